@@ -1,0 +1,254 @@
+"""The requests door: a `requests.Session` keeps its URLs, and what it sends goes through the failover loop."""
+
+import json
+from typing import Any, Dict, Iterable, Mapping, Optional, Union
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import BaseAdapter
+from requests.utils import rewind_body
+from urllib3.util.retry import Retry
+
+from .endpoint import origin
+from .errors import ConfigurationError
+from .policy.node import Attempt
+from .policy.outcome import REDIRECTED, UNREPEATABLE, Received
+from .policy.retry import FailoverRetry
+from .runtime.exchange import exchange, key_unavailable, without_key
+from .runtime.failover import Call, Timeouts, run
+from .runtime.metrics import Metrics
+from .runtime.registry import Registry
+from .runtime.transport import EndpointRequest, Transports
+from .runtime.wire import AttemptClock
+from .validation import reject, text
+
+#: Headers that belong to one origin and never travel to another.
+_BOUND_TO_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "api-key", "x-api-key")
+#: What a good reply holds, by the end of the path; other paths may answer what they like.
+EXPECTS = {
+    "/chat/completions": "choices",
+    "/completions": "choices",
+    "/embeddings": "data",
+    "/models": "data",
+}
+
+
+class EndpointRegistry(Registry):
+    __doc__ = Registry.__doc__
+
+    def mount(self, session: requests.Session, prefix: str, **options: Any) -> "FailoverAdapter":
+        """Give an existing session failover for every URL under `prefix`; its URLs stay as they are.
+
+        Args:
+            session: any `requests.Session`.
+            prefix: for example `https://api.openai.com/v1`; what follows it is appended to an endpoint's base URL.
+            options: as for `FailoverAdapter`.
+
+        """
+        adapter = FailoverAdapter(self, prefix, **options)
+        session.mount(adapter.prefix, adapter)
+        return adapter
+
+
+class FailoverAdapter(BaseAdapter):
+    """An adapter for `session.mount`: URLs under its prefix are sent to whichever endpoint can answer.
+
+    An HTTP error that no endpoint could cure comes back as the last response; no response at all raises a subclass
+    of `requests.ConnectionError` or `requests.Timeout`. The session's keys and cookies go only to an endpoint of the
+    prefix's own origin that has no key itself.
+
+    Args:
+        registry: whom to ask for endpoints.
+        prefix: the URLs that this adapter is mounted for.
+        timeout: seconds for a whole call where the request names none, or `Timeouts`.
+        max_retries: further attempts after the first, or a urllib3 `Retry`.
+        metrics: where calls are counted; None makes its own.
+        transports: connections to share; None makes its own.
+
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        prefix: str,
+        *,
+        timeout: Union[float, Timeouts] = 30.0,
+        max_retries: Union[int, Retry] = 3,
+        metrics: Optional[Metrics] = None,
+        transports: Optional[Transports] = None,
+    ) -> None:
+        super().__init__()
+        if not urlsplit(text("prefix", prefix)).hostname:
+            raise reject("prefix", prefix, "a URL like 'https://api.example.com/v1'")
+        self.registry = registry
+        self.prefix = prefix.rstrip("/") + "/"
+        self.metrics = Metrics() if metrics is None else metrics
+        self.origin = origin(self.prefix)
+        self._timeouts = Timeouts.from_value(timeout)
+        self._retry = FailoverRetry.from_value(max_retries)
+        self.transports = Transports(registry.endpoints) if transports is None else transports
+        self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Optional[Mapping[str, str]] = None,
+    ) -> requests.Response:
+        """Send a prepared request to endpoints until one answers; TLS and proxies are each endpoint's own."""
+        path = (request.url or "")[len(self.prefix) :]
+        body = _Body(request, self._maps_models)
+        timeouts = self._timeouts if timeout is None else self._timeouts.changed(timeout)
+        expects = None if stream else EXPECTS.get("/" + path.split("?", 1)[0])
+        model = (
+            body.model if body.model is None or self.registry.serves(body.model) else _unserved(body.model)
+        )
+        call = Call(model, expects, self._retry, timeouts, request.method or "GET")
+        door = _SessionDoor(self, request, path, body, stream=stream)
+        done = run(self.registry, door, call, self.metrics)
+        received = done.received
+        if received is not None and isinstance(received.response, requests.Response):
+            if done.error is None or received.status >= 400 or (300 <= received.status < 400):
+                return self._handed_over(received.response)
+        if done.error is not None:
+            raise without_key(done.error)
+        raise ConfigurationError(f"nothing answered for {request.method} {path}")
+
+    def _handed_over(self, response: requests.Response) -> requests.Response:
+        """Keep the session from storing cookies under its own URL: they are the endpoint's that set them."""
+        _ = response.cookies  # read while the original headers are still at hand
+        response.raw._original_response = None
+        response.connection = self  # type: ignore[attr-defined]
+        return response
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self.transports.close()
+
+
+class _SessionDoor:
+    """Sends one session request to the endpoint of an attempt."""
+
+    def __init__(
+        self,
+        adapter: FailoverAdapter,
+        request: requests.PreparedRequest,
+        path: str,
+        body: "_Body",
+        *,
+        stream: bool,
+    ) -> None:
+        self._adapter = adapter
+        self._request = request
+        self._path = path
+        self._body = body
+        self._stream = stream
+
+    def send(self, attempt: Attempt, timeout_s: float, connect_s: float) -> Received:
+        """Send to the attempt's endpoint, with its URL and its key."""
+        endpoint = attempt.endpoint
+        transport = self._adapter.transports[endpoint.name]
+        target = transport.target(self._path)
+        headers = self._request.headers.copy()
+        keyless = endpoint.api_key is None and not endpoint.headers
+        if not (keyless and endpoint.origin == self._adapter.origin):
+            for name in _BOUND_TO_ORIGIN:
+                headers.pop(name, None)
+        headers.update(transport.own_headers)
+        try:
+            secrets = transport.authorize(headers)
+        except Exception as error:  # the caller's callable
+            return key_unavailable(error)
+        request = EndpointRequest()
+        request.method, request.url, request.path_url = self._request.method, target.url, target.path_url
+        request.headers = headers
+        request.body = self._body.for_endpoint(endpoint.serves(attempt.model), headers)
+        received = exchange(
+            transport, request, AttemptClock(timeout_s, connect_s), secrets, stream=self._stream
+        )
+        return self._body.judged(_kept_at_home(received, target.url))
+
+
+def _kept_at_home(received: Received, url: str) -> Received:
+    """Make a redirect to another origin a fault: requests would follow it with the caller's headers and body."""
+    location = received.headers.get("location") if 300 <= received.status < 400 else None
+    if not location:
+        return received
+    scheme, host, port = origin(urljoin(url, location))
+    if (scheme, host, port) == origin(url):
+        return received
+    detail = f"HTTP {received.status}: redirects to {scheme}://{host}:{port}, which is not followed"
+    return Received(received.status, fault=REDIRECTED, detail=detail, secrets=received.secrets)
+
+
+class _Body:
+    """A request's body, ready to be sent again if it can be, with the model name that each endpoint knows."""
+
+    def __init__(self, request: requests.PreparedRequest, maps_models: bool) -> None:
+        body = request.body
+        self._request = request
+        self._sent = False
+        self._fixed = body is None or isinstance(body, (bytes, str))
+        self._rewinds = getattr(request, "_body_position", None)
+        self._json: Optional[Dict[str, Any]] = None
+        if maps_models and self._fixed and body:
+            self._json = _json_object(body)
+        model = None if self._json is None else self._json.get("model")
+        #: The model that the request names; None where it names none or nobody maps names.
+        self.model: Optional[str] = model if isinstance(model, str) else None
+
+    def for_endpoint(self, model: Optional[str], headers: Any) -> Any:
+        """Return the body to send, from its beginning."""
+        if self._json is not None and self.model is not None and model and model != self.model:
+            body = json.dumps({**self._json, "model": model}).encode()
+            headers["Content-Length"] = str(len(body))
+            return body
+        if self._fixed:
+            return self._request.body
+        if self._sent and isinstance(self._rewinds, int):
+            rewind_body(self._request)
+        elif not self._sent and not isinstance(self._rewinds, int):
+            return _OneShot(self._request.body, self)
+        self._sent = True
+        return self._request.body
+
+    def judged(self, received: Received) -> Received:
+        """Say of a failed attempt that there will be no other, if the body is gone."""
+        gone = self._sent and not self._fixed and not isinstance(self._rewinds, int)
+        failed = received.fault is not None or received.status >= 408
+        if not (gone and failed):
+            return received
+        what = received.detail or f"HTTP {received.status}"
+        detail = f"{what}; the request body is a stream that was read already, so it cannot be sent again: pass bytes or a file that can seek"
+        return Received(received.status, fault=UNREPEATABLE, detail=detail, secrets=received.secrets)
+
+    def drawn(self) -> None:
+        """Note that the first part of a body that cannot be rewound is gone."""
+        self._sent = True
+
+
+class _OneShot:
+    """A body that can be read once, which notes when that begins."""
+
+    def __init__(self, parts: Iterable[Any], owner: _Body) -> None:
+        self._parts = parts
+        self._owner = owner
+
+    def __iter__(self) -> Any:
+        self._owner.drawn()
+        return iter(self._parts)
+
+
+def _json_object(body: Union[bytes, str]) -> Optional[Dict[str, Any]]:
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _unserved(model: str) -> str:
+    raise reject("model", model, "a model that one of the endpoints serves")

@@ -1,0 +1,1 @@
+"""The OpenAI wire: what goes over it and what comes back."""

@@ -1,0 +1,183 @@
+"""Replies in the OpenAI shape, readable by attribute and by item, and what they say of the call behind them."""
+
+from html import escape
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from ..events import AttemptRecord
+
+#: Fields that OpenAI's schema allows to be absent; the official SDK reads them as None, and so do its callers.
+_OPTIONAL = frozenset(
+    {
+        "annotations",
+        "audio",
+        "content",
+        "finish_reason",
+        "function_call",
+        "logprobs",
+        "name",
+        "refusal",
+        "role",
+        "service_tier",
+        "system_fingerprint",
+        "tool_calls",
+        "usage",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+        "cached_tokens",
+        "reasoning_tokens",
+        "reasoning_content",
+    },
+)
+
+
+class ApiObject(Mapping[str, Any]):
+    """A JSON object, readable as `reply.choices[0].message.content` and as `reply["choices"][0]["message"]`."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Dict[str, Any]) -> None:
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field, wrapped; an optional one that is absent is None."""
+        if name.startswith("__") or name == "_data":
+            raise AttributeError(name)
+        try:
+            return _wrapped(self._data[name])
+        except KeyError:
+            if name in _OPTIONAL:
+                return None
+            known = ", ".join(sorted(self._data))
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {known}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a field, wrapped."""
+        return _wrapped(self._data[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the fields."""
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        """Count the fields."""
+        return len(self._data)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with another object or with a mapping, by content."""
+        if isinstance(other, ApiObject):
+            return self._data == other._data
+        return self._data == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._data!r})"
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """Pickle all that the slots hold."""
+        names = (name for cls in type(self).__mro__ for name in getattr(cls, "__slots__", ()))
+        return {name: getattr(self, name) for name in names if name != "__weakref__"}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        """Take the slots back."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return the plain JSON object."""
+        return self._data
+
+    def model_dump(self) -> Dict[str, Any]:
+        """Return the plain JSON object, under the name that callers of the openai SDK know."""
+        return self._data
+
+
+def _wrapped(value: Any) -> Any:
+    if type(value) is dict:
+        return ApiObject(value)
+    if type(value) is list:
+        return [_wrapped(item) for item in value]
+    return value
+
+
+class ApiReply(ApiObject):
+    """A whole reply, with the story of the call that brought it."""
+
+    __slots__ = ("attempts", "cost_usd", "endpoint", "latency_ms")
+
+    def __init__(
+        self,
+        data: Dict[str, Any],
+        *,
+        endpoint: str,
+        latency_ms: float,
+        cost_usd: Optional[float],
+        attempts: Sequence[AttemptRecord],
+    ) -> None:
+        super().__init__(data)
+        #: Name of the endpoint that answered.
+        self.endpoint = endpoint
+        #: Milliseconds of the whole call, failed attempts and waits included.
+        self.latency_ms = latency_ms
+        #: USD; None where price or usage is not known.
+        self.cost_usd = cost_usd
+        #: The ledger: every attempt of the call, the last one being the answer.
+        self.attempts = attempts
+
+    @property
+    def raw(self) -> Dict[str, Any]:
+        """The JSON object as the provider sent it."""
+        return self._data
+
+
+class ChatReply(ApiReply):
+    """The answer to a chat.
+
+    `.choices`, `.usage`, `.model` and all other fields of the provider's JSON are there by attribute and by item.
+    """
+
+    __slots__ = ()
+
+    @property
+    def message(self) -> Any:
+        """The first choice's message."""
+        return _wrapped(self._first().get("message") or {})
+
+    @property
+    def text(self) -> str:
+        """The first choice's text; empty where it has none (a tool call)."""
+        content = (self._first().get("message") or {}).get("content")
+        if isinstance(content, str):
+            return content
+        parts: List[Any] = content if isinstance(content, list) else []
+        return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """Why the first choice ended."""
+        reason: Optional[str] = self._first().get("finish_reason")
+        return reason
+
+    @property
+    def tool_calls(self) -> Any:
+        """The first choice's tool calls; None where there are none."""
+        return _wrapped((self._first().get("message") or {}).get("tool_calls"))
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return self.text
+
+    def _repr_html_(self) -> str:
+        """Show text, endpoint, latency and cost in a notebook; the model's text is escaped."""
+        cost = "" if self.cost_usd is None else f" · ${self.cost_usd:.6f}"
+        tries = "" if len(self.attempts) == 1 else f" · {len(self.attempts)} attempts"
+        story = f"{self.endpoint} · {self._data.get('model', '')} · {self.latency_ms:.0f} ms{cost}{tries}"
+        return (
+            f'<div style="white-space:pre-wrap">{escape(self.text)}</div>'
+            f'<div style="color:#777;font-size:smaller">{escape(story)}</div>'
+        )
+
+    def _first(self) -> Dict[str, Any]:
+        choices = self._data.get("choices") or [{}]
+        first: Dict[str, Any] = choices[0]
+        return first

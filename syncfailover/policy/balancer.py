@@ -1,0 +1,224 @@
+"""Who among equals is asked next. A balancer is any object with `pick(candidates) -> candidate`.
+
+Candidates are never empty; each has `endpoint`, `latency_ms` (None before the first reply) and `in_flight`, and may
+have `weight` (the endpoint's own, reduced while it starts slowly) and `model`. The registry calls `pick` under its
+lock and passes the very same tuple as long as nobody joined, left or changed weight: what depends on the set is
+computed once per set, not once per call.
+"""
+
+from heapq import heapify, heapreplace
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+from ..validation import one_of, reject
+
+Candidates = Sequence[Any]
+
+#: Up to this many, everybody is compared; beyond, a sample of this size is (the power of many choices).
+_COMPARED = 8
+
+
+class RoundRobin:
+    """Everybody in turn: rotates over those who are eligible now."""
+
+    def __init__(self) -> None:
+        self._seen: Tuple[Any, ...] = ()
+        self._next = 0
+
+    def __repr__(self) -> str:
+        return "RoundRobin()"
+
+    def pick(self, candidates: Candidates) -> Any:
+        """Return the one after the last one picked."""
+        if candidates is not self._seen:
+            self._follow(candidates)
+        index = self._next
+        self._next = (index + 1) % len(candidates)
+        return candidates[index]
+
+    def _follow(self, candidates: Candidates) -> None:
+        """Keep the place in the rotation when somebody joins or leaves."""
+        fresh = tuple(candidates)
+        if [c.endpoint for c in fresh] != [c.endpoint for c in self._seen]:
+            upcoming = self._seen[self._next :] + self._seen[: self._next]
+            place = {c.endpoint.name: i for i, c in enumerate(fresh)}
+            self._next = next((place[c.endpoint.name] for c in upcoming if c.endpoint.name in place), 0)
+        self._seen = fresh
+
+
+class WeightedRoundRobin:
+    """Shares by weight, smoothly: nginx's algorithm, {5, 1, 1} gives a a b a c a a.
+
+    In every step each candidate's current weight grows by its weight; the largest (the first of equals) is picked
+    and loses the sum of all weights. Those of equal weight grow alike, so only the foremost of each weight has to be
+    compared: a pick costs the number of distinct weights plus the logarithm of the number of candidates.
+
+    Source: nginx, ngx_http_upstream_round_robin.c, commit 52327e0627f4 (smooth weighted balancing).
+    """
+
+    def __init__(self) -> None:
+        self._seen: Tuple[Any, ...] = ()
+        self._current: Dict[str, float] = {}
+        self._groups: List[Tuple[float, List[Tuple[float, int]]]] = []
+        self._total = 0.0
+        self._step = 0
+
+    def __repr__(self) -> str:
+        return "WeightedRoundRobin()"
+
+    def pick(self, candidates: Candidates) -> Any:
+        """Return the one whose share is most overdue."""
+        if candidates is not self._seen:
+            self._follow(candidates)
+        self._step = step = self._step + 1
+        most, who, chosen = float("-inf"), 0, self._groups[0][1]
+        for weight, heap in self._groups:
+            lost, index = heap[0]
+            current = weight * step - lost
+            if current > most or (current == most and index < who):
+                most, who, chosen = current, index, heap
+        heapreplace(chosen, (chosen[0][0] + self._total, who))
+        return self._seen[who]
+
+    def _follow(self, candidates: Candidates) -> None:
+        """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""
+        fresh = tuple(candidates)
+        weights = [_weight(c) for c in fresh]
+        if self._seen and len(fresh) == len(self._seen) and all(map(_same, fresh, self._seen)):
+            self._seen = fresh
+            return
+        self._keep_current()
+        self._seen = fresh
+        self._step = 0
+        self._total = sum(weights)
+        groups: Dict[float, List[Tuple[float, int]]] = {}
+        for index, (candidate, weight) in enumerate(zip(fresh, weights)):
+            lost = -self._current.get(candidate.endpoint.name, 0.0)
+            groups.setdefault(weight, []).append((lost, index))
+        for heap in groups.values():
+            heapify(heap)
+        self._groups = list(groups.items())
+
+    def _keep_current(self) -> None:
+        for weight, heap in self._groups:
+            for lost, index in heap:
+                self._current[self._seen[index].endpoint.name] = weight * self._step - lost
+
+
+class LowestLatency:
+    """The quickest that is not busy: peak-EWMA latency times (requests in flight + 1).
+
+    The registry keeps the latency: it jumps up at once and decays with a time constant of 10 s, and an error counts
+    as at least the attempt's timeout. One that never answered is tried first, but not twice at a time.
+
+    Source: Finagle, com.twitter.finagle.loadbalancer.PeakEwma.
+    """
+
+    def __init__(self, *, chance: Optional[Callable[[], float]] = None) -> None:
+        self._sample = _Sample(chance)
+
+    def __repr__(self) -> str:
+        return "LowestLatency()"
+
+    def pick(self, candidates: Candidates) -> Any:
+        """Return the one with the least cost."""
+        return min(self._sample(candidates), key=_latency_cost)
+
+
+class LeastBusy:
+    """The one with the fewest requests in flight for its weight."""
+
+    def __init__(self, *, chance: Optional[Callable[[], float]] = None) -> None:
+        self._sample = _Sample(chance)
+
+    def __repr__(self) -> str:
+        return "LeastBusy()"
+
+    def pick(self, candidates: Candidates) -> Any:
+        """Return the least busy; among equals everybody in turn."""
+        return min(self._sample(candidates), key=_load)
+
+
+class Cheapest:
+    """The one with the lowest price for the model; among equals the least busy. An unknown price comes last."""
+
+    def __init__(self, *, chance: Optional[Callable[[], float]] = None) -> None:
+        self._busy = LeastBusy(chance=chance)
+        self._seen: Candidates = ()
+        self._cheap: Tuple[Any, ...] = ()
+
+    def __repr__(self) -> str:
+        return "Cheapest()"
+
+    def pick(self, candidates: Candidates) -> Any:
+        """Return one of the cheapest."""
+        if candidates is not self._seen or not isinstance(candidates, tuple):
+            prices = [_price(c) for c in candidates]
+            least = min(prices)
+            self._cheap = tuple(c for c, price in zip(candidates, prices) if price == least)
+            self._seen = candidates
+        return self._busy.pick(self._cheap)
+
+
+BALANCERS: Dict[str, Callable[[Callable[[], float]], Any]] = {
+    "round_robin": lambda _chance: RoundRobin(),
+    "weighted": lambda _chance: WeightedRoundRobin(),
+    "lowest_latency": lambda chance: LowestLatency(chance=chance),
+    "least_busy": lambda chance: LeastBusy(chance=chance),
+    "cheapest": lambda chance: Cheapest(chance=chance),
+}
+
+
+def balancer_from(value: Union[str, Any], chance: Callable[[], float]) -> Any:
+    """Return the balancer that a name stands for, or the caller's own object."""
+    if isinstance(value, str):
+        return BALANCERS[one_of("balancer", value, BALANCERS)](chance)
+    if isinstance(value, type) or not callable(getattr(value, "pick", None)):
+        raise reject(
+            "balancer", value, f"an object with pick(candidates), or one of {', '.join(sorted(BALANCERS))}"
+        )
+    return value
+
+
+class _Sample:
+    """Whom to compare: all, beginning elsewhere each time so that equals take turns, or a sample of many."""
+
+    def __init__(self, chance: Optional[Callable[[], float]]) -> None:
+        self._chance = chance
+        self._turn = 0
+
+    def __call__(self, candidates: Candidates) -> Candidates:
+        count = len(candidates)
+        self._turn = turn = (self._turn + 1) % count
+        if count <= _COMPARED or self._chance is None:
+            return candidates if not turn else [*candidates[turn:], *candidates[:turn]]
+        return [candidates[int(self._chance() * count)] for _ in range(_COMPARED)]
+
+
+def _weight(candidate: Any) -> float:
+    weight = getattr(candidate, "weight", None)
+    return float(candidate.endpoint.weight if weight is None else weight)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or (one.endpoint is other.endpoint and _weight(one) == _weight(other))
+
+
+def _load(candidate: Any) -> float:
+    return float((candidate.in_flight + 1) / (_weight(candidate) or 1.0))
+
+
+def _latency_cost(candidate: Any) -> float:
+    latency_ms, in_flight = candidate.latency_ms, candidate.in_flight
+    if latency_ms is None:
+        return float(
+            in_flight * 1e9
+        )  # unknown: nothing costs less while idle, nothing more while being tried
+    return float(latency_ms * (in_flight + 1))
+
+
+def _price(candidate: Any) -> float:
+    endpoint, model = candidate.endpoint, getattr(candidate, "model", None)
+    price = endpoint.price(model, endpoint.serves(model))
+    if price is None and model is None and endpoint.prices:
+        return float(min(sum(endpoint.price(known)[:2]) for known in endpoint.prices))
+    return float("inf") if price is None else float(price.input + price.output)

@@ -1,0 +1,367 @@
+"""The circuit breaker as a machine: everything about its states is here, and nothing about locks or clocks.
+
+The rules:
+
+- CLOSED admits all. The third (`failure_threshold`) *consecutive* failure opens it; so does, if asked for, a failure
+  rate over a sliding window. A success resets the count; a neutral result touches nothing.
+- OPEN admits none until `recovery_timeout` seconds (plus 0 to 10 % jitter, times `recovery_backoff` for every trial
+  that failed since it was last closed, at most `max_recovery_timeout`) have passed; the next acquire then makes it
+  HALF_OPEN. Word that the endpoint answers probes again may make it HALF_OPEN early, never CLOSED.
+- HALF_OPEN admits `half_open_permits` trials at a time. One success closes, one failure reopens. A trial that is
+  never settled is given to somebody else after `half_open_lease` seconds.
+- FORCED_OPEN admits none and DISABLED admits all, whatever happens, until reset.
+- Each change of state begins a new generation. A permit carries the generation that issued it; a result from an older
+  one changes nothing, nor does a second result of the same permit.
+"""
+
+from collections import deque
+from enum import Enum
+from typing import Callable, Deque, Dict, List, NamedTuple, Optional
+
+from ..validation import integer, number, optional_positive, positive
+
+_JITTER = 0.1  # of the recovery timeout, so that a fleet's trials do not come in step
+
+
+class BreakerState(str, Enum):
+    """What a breaker is doing."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+
+
+class BreakerChange(NamedTuple):
+    """One change of state, as listeners receive it."""
+
+    old: BreakerState
+    new: BreakerState
+    reason: str
+    #: Seconds until a trial may pass; None where no time is set.
+    retry_after_s: Optional[float] = None
+
+
+class Grant(NamedTuple):
+    """The right to try once, tied to the generation that gave it."""
+
+    generation: int
+    #: 0 where nobody counts (closed, disabled, fail-open); the trial's number in HALF_OPEN.
+    trial: int = 0
+
+
+class BreakerConfig:
+    """The numbers of a breaker, validated once and shared by all breakers of a registry."""
+
+    __slots__ = (
+        "failure_rate",
+        "failure_rate_window",
+        "failure_threshold",
+        "half_open_lease",
+        "half_open_permits",
+        "max_recovery_timeout",
+        "minimum_calls",
+        "recovery_backoff",
+        "recovery_timeout",
+    )
+
+    def __init__(
+        self,
+        failure_threshold: int = 3,
+        recovery_timeout: float = 30.0,
+        *,
+        recovery_backoff: float = 1.0,
+        max_recovery_timeout: float = 300.0,
+        half_open_permits: int = 1,
+        half_open_lease: float = 60.0,
+        failure_rate: Optional[float] = None,
+        failure_rate_window: float = 30.0,
+        minimum_calls: int = 20,
+    ) -> None:
+        self.failure_threshold = integer("failure_threshold", failure_threshold, minimum=1)
+        self.recovery_timeout = positive("recovery_timeout", recovery_timeout)
+        self.recovery_backoff = number("recovery_backoff", recovery_backoff, minimum=1.0)
+        self.max_recovery_timeout = positive("max_recovery_timeout", max_recovery_timeout)
+        self.half_open_permits = integer("half_open_permits", half_open_permits, minimum=1)
+        self.half_open_lease = positive("half_open_lease", half_open_lease)
+        self.failure_rate = optional_positive("failure_rate", failure_rate)
+        if self.failure_rate is not None:
+            number("failure_rate", failure_rate, maximum=1.0)
+        self.failure_rate_window = positive("failure_rate_window", failure_rate_window)
+        self.minimum_calls = integer("minimum_calls", minimum_calls, minimum=1)
+
+    def open_for(self, failed_trials: int, chance: float) -> float:
+        """Return the seconds to stay open: recovery_timeout * recovery_backoff ** failed_trials, bounded, + jitter."""
+        try:
+            grown = self.recovery_timeout * self.recovery_backoff**failed_trials
+        except OverflowError:
+            grown = self.max_recovery_timeout
+        longest = max(self.max_recovery_timeout, self.recovery_timeout)
+        return min(grown, longest) * (1.0 + _JITTER * chance)
+
+
+class BreakerMachine:
+    """One breaker. Its owner brings the time and the lock, and drains `changes` after releasing it."""
+
+    __slots__ = (
+        "_chance",
+        "config",
+        "_failed_trials",
+        "_window",
+        "changes",
+        "failures",
+        "generation",
+        "last_failure",
+        "state",
+    )
+
+    def __init__(self, config: BreakerConfig, chance: Callable[[], float]) -> None:
+        self.config = config
+        self._chance = chance
+        self._failed_trials = 0
+        self._window = None if config.failure_rate is None else _RateWindow(config.failure_rate_window)
+        self.changes: List[BreakerChange] = []
+        self.failures = 0
+        self.generation = 0
+        self.last_failure = ""
+        self.state: State = CLOSED
+
+    def admits(self, now: float) -> bool:
+        """Tell whether `acquire` would grant, without changing anything."""
+        return self.state.admits(self, now)
+
+    def acquire(self, now: float) -> Optional[Grant]:
+        """Grant a try, or None; OPEN becomes HALF_OPEN when its time has come."""
+        return self.state.acquire(self, now)
+
+    def acquire_early(self, now: float) -> Grant:
+        """Grant a try although OPEN: it counts as the half-open trial, or as nothing if one is under way."""
+        if isinstance(self.state, Open):
+            self._become(HalfOpen(), "tried early, nothing else is left")
+        grant = self.state.acquire(self, now)
+        return Grant(-1) if grant is None else grant
+
+    def success(self, grant: Grant, now: float) -> None:
+        """Count a success; of an older generation it means nothing."""
+        if grant.generation == self.generation:
+            self.state.success(self, grant, now)
+
+    def failure(self, grant: Grant, now: float, reason: str = "") -> None:
+        """Count a failure; of an older generation it means nothing."""
+        if grant.generation == self.generation:
+            self.last_failure = reason
+            self.state.failure(self, grant, now)
+
+    def release(self, grant: Grant) -> None:
+        """Give the permit back without a verdict."""
+        if grant.generation == self.generation:
+            self.state.release(grant)
+
+    def probes_recovered(self) -> None:
+        """Hear that probes which had failed succeed again: a trial may pass now."""
+        if isinstance(self.state, Open):
+            self._become(HalfOpen(), "probes succeed again")
+
+    def force_open(self) -> None:
+        """Admit nothing until reset."""
+        self._become(FORCED_OPEN, "forced open")
+
+    def disable(self) -> None:
+        """Admit everything and count nothing until reset."""
+        self._become(DISABLED, "disabled")
+
+    def reset(self) -> None:
+        """Start anew, closed."""
+        self._become(CLOSED, "reset")
+
+    def next_try_at(self, now: float) -> Optional[float]:
+        """Return when a trial may pass (now, if it already may); None where no time is set."""
+        return now if self.admits(now) else self.state.next_try_at()
+
+    def _become(self, state: "State", reason: str, retry_after_s: Optional[float] = None) -> None:
+        if state is self.state:
+            return
+        self.changes.append(BreakerChange(self.state.name, state.name, reason, retry_after_s))
+        self.state = state
+        self.generation += 1
+        self.failures = 0
+        if state is CLOSED:
+            self._failed_trials = 0
+            self.last_failure = ""
+        if self._window is not None:
+            self._window.clear()
+
+    def _open(self, now: float, reason: str) -> None:
+        timeout = self.config.open_for(self._failed_trials, self._chance())
+        self._become(Open(now + timeout), reason, timeout)
+
+    # What the states below tell the machine; each is one sentence of the rules above.
+
+    def count_success(self, now: float) -> None:
+        self.failures = 0
+        if self._window is not None:
+            self._window.add(now, failed=False)
+
+    def count_failure(self, now: float) -> None:
+        self.failures += 1
+        if self.failures >= self.config.failure_threshold:
+            self._open(now, f"{self.failures} consecutive failures")
+        elif self._window is not None:
+            self._window.add(now, failed=True)
+            rate = self._window.rate(now, self.config.minimum_calls)
+            if rate is not None and rate >= (self.config.failure_rate or 1.0):
+                self._open(now, f"{rate:.0%} of calls failed")
+
+    def trial_due(self) -> None:
+        self._become(HalfOpen(), "recovery timeout over")
+
+    def trial_succeeded(self) -> None:
+        self._become(CLOSED, "trial succeeded")
+
+    def trial_failed(self, now: float) -> None:
+        self._failed_trials += 1
+        self._open(now, "trial failed")
+
+
+class State:
+    """A state of the machine; those without data of their own are shared."""
+
+    name: BreakerState
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
+        """Tell whether a try may pass."""
+        raise NotImplementedError
+
+    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:
+        """Grant a try if one may pass."""
+        return Grant(machine.generation) if self.admits(machine, now) else None
+
+    def next_try_at(self) -> Optional[float]:
+        """Return when it may admit, where that is known."""
+        return None
+
+    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
+        """Take a success of this generation."""
+
+    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
+        """Take a failure of this generation."""
+
+    def release(self, grant: Grant) -> None:
+        """Take back a permit without a verdict."""
+
+
+class Closed(State):
+    """All pass, failures are counted."""
+
+    name = BreakerState.CLOSED
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+        return True
+
+    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+        machine.count_success(now)
+
+    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+        machine.count_failure(now)
+
+
+class Open(State):
+    """None pass before `until`."""
+
+    name = BreakerState.OPEN
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+        return now >= self.until
+
+    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:  # noqa: D102
+        if now < self.until:
+            return None
+        machine.trial_due()
+        return machine.state.acquire(machine, now)
+
+    def next_try_at(self) -> Optional[float]:  # noqa: D102
+        return self.until
+
+
+class HalfOpen(State):
+    """A few pass at a time, on a lease."""
+
+    name = BreakerState.HALF_OPEN
+
+    def __init__(self) -> None:
+        self._leases: Dict[int, float] = {}
+        self._issued = 0
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+        if len(self._leases) < machine.config.half_open_permits:
+            return True
+        return any(until <= now for until in self._leases.values())
+
+    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:  # noqa: D102
+        if not self.admits(machine, now):
+            return None
+        self._leases = {trial: until for trial, until in self._leases.items() if until > now}
+        self._issued += 1
+        self._leases[self._issued] = now + machine.config.half_open_lease
+        return Grant(machine.generation, self._issued)
+
+    def next_try_at(self) -> Optional[float]:  # noqa: D102
+        return min(self._leases.values(), default=None)
+
+    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+        if self._leases.pop(grant.trial, None) is not None:
+            machine.trial_succeeded()
+
+    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+        if self._leases.pop(grant.trial, None) is not None:
+            machine.trial_failed(now)
+
+    def release(self, grant: Grant) -> None:  # noqa: D102
+        self._leases.pop(grant.trial, None)
+
+
+class ForcedOpen(State):
+    """None pass."""
+
+    name = BreakerState.FORCED_OPEN
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+        return False
+
+
+class Disabled(State):
+    """All pass, nothing counts."""
+
+    name = BreakerState.DISABLED
+
+    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+        return True
+
+
+CLOSED, FORCED_OPEN, DISABLED = Closed(), ForcedOpen(), Disabled()
+
+
+class _RateWindow:
+    """Successes and failures of the last seconds, in ten buckets."""
+
+    def __init__(self, span_s: float) -> None:
+        self._bucket_s = span_s / 10
+        self._buckets: Deque[List[float]] = deque(maxlen=10)  # [start, calls, failures]
+
+    def add(self, now: float, *, failed: bool) -> None:
+        if not self._buckets or now >= self._buckets[-1][0] + self._bucket_s:
+            self._buckets.append([now, 0, 0])
+        self._buckets[-1][1] += 1
+        self._buckets[-1][2] += failed
+
+    def rate(self, now: float, minimum: int) -> Optional[float]:
+        recent = [b for b in self._buckets if b[0] > now - 10 * self._bucket_s]
+        calls = sum(b[1] for b in recent)
+        return sum(b[2] for b in recent) / calls if calls >= minimum else None
+
+    def clear(self) -> None:
+        self._buckets.clear()

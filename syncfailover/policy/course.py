@@ -1,0 +1,239 @@
+"""The course of one call: after each result, who is asked next, what is waited for, or why it ends.
+
+The rules, in the order in which they are asked:
+
+1. An outcome that no other endpoint could cure goes to the caller. A request that may have been processed (reset,
+   timeout) is sent to one other endpoint at most, or to none if the caller says so.
+2. A peer of the same priority is asked at once.
+3. Before a priority is left for a lower one, a transient fault earns one more try on the same endpoint: the emergency
+   exit is dearer than half a second.
+4. The next lower priority is asked at once.
+5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
+
+Each step but the first spends the retry policy, and the budget that all calls share unless the attempt before it was
+never sent. No step begins beyond the deadline.
+"""
+
+from typing import AbstractSet, Callable, NamedTuple, Optional, Protocol, Union
+
+from .node import Attempt
+from .outcome import ANYWHERE, LARGER_WINDOW, NEVER_SENT, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
+from .retry import FailoverRetry
+
+
+class Pool(Protocol):
+    """What a course asks of the pool, with or without a lock around it."""
+
+    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+        """Choose for a fresh call."""
+
+    def choose(
+        self,
+        now: float,
+        model: Optional[str],
+        exclude: AbstractSet[str] = ...,
+        within: Optional[int] = ...,
+    ) -> Optional[Attempt]:
+        """Choose among those not excluded."""
+
+    def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
+        """Choose this one once more."""
+
+    def release(self, attempt: Attempt) -> None:
+        """Give back an attempt that was not made."""
+
+    def withdraw_retry(self, now: float) -> bool:
+        """Take a retry from the shared budget."""
+
+    def smaller_windows(self, attempt: Attempt) -> AbstractSet[str]:
+        """Name those whose context window is no larger."""
+
+    def ready_at(self, now: float, model: Optional[str], exclude: AbstractSet[str]) -> Optional[float]:
+        """Return when the first that is up may be asked."""
+
+
+class Pause(NamedTuple):
+    """Wait until then, and call `resume`."""
+
+    until: float
+
+
+class Stop(NamedTuple):
+    """The end: `why` is one of the words below."""
+
+    why: str
+
+
+ANSWERED = Stop("answered")  # the last outcome is the caller's: success, or what no other endpoint could cure
+EXHAUSTED = Stop("exhausted")  # endpoints, retries or the shared budget are used up
+OUT_OF_TIME = Stop("out of time")
+UNAVAILABLE = Stop("unavailable")  # nobody could be asked even once
+
+Step = Union[Attempt, Pause, Stop]
+
+
+class Course:
+    """One call's way; single-threaded, told the time, dealt the chance.
+
+    Args:
+        pool: where attempts come from.
+        retry: the policy to spend.
+        model: the caller's name for the model, None where there is none.
+        deadline: end of the whole call, on the clock that `now` is read from.
+        read_s: seconds that one attempt may take; None gives it half of what is left while another could be tried.
+        chance: random numbers from 0 to 1.
+        repeatable: whether a request that may have been received may be sent again.
+
+    """
+
+    __slots__ = (
+        "_chance",
+        "_deadline",
+        "_excluded",
+        "_failed",
+        "_gambled",
+        "_model",
+        "_never",
+        "_pool",
+        "_quickened",
+        "_read_s",
+        "_repeatable",
+        "_retry",
+        "_round",
+        "_waiting_for",
+    )
+
+    def __init__(
+        self,
+        pool: Pool,
+        retry: FailoverRetry,
+        model: Optional[str],
+        deadline: float,
+        *,
+        read_s: Optional[float],
+        chance: Callable[[], float],
+        repeatable: bool = True,
+    ) -> None:
+        self._pool = pool
+        self._retry = retry
+        self._model = model
+        self._deadline = deadline
+        self._read_s = read_s
+        self._chance = chance
+        self._repeatable = repeatable
+        self._gambled = False  # sent once more although it may have been processed
+        self._round = 0
+        self._excluded: AbstractSet[str] = _NONE  # have had their try in this round
+        self._never: AbstractSet[str] = _NONE  # not to be asked again in this call
+        self._quickened: AbstractSet[str] = _NONE  # have had their quick retry
+        self._waiting_for: Optional[str] = None  # the endpoint whose quick retry is waited for
+        self._failed: Rule = REJECTED  # what came of the attempt before
+
+    def begin(self, now: float) -> Step:
+        """Take the first step."""
+        attempt = self._pool.begin(now, self._model)
+        return UNAVAILABLE if attempt is None else attempt
+
+    def timeout_s(self, attempt: Attempt, now: float) -> float:
+        """Return the seconds that this attempt may take, so that one silent host never eats the whole deadline."""
+        left = self._deadline - now
+        if self._read_s is not None:
+            return min(self._read_s, left)
+        another = attempt.alternatives > 0 and not self._gambled and self._retry.total not in (0, False)
+        return left / 2 if another else left
+
+    def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
+        """Take the step that follows from a result."""
+        rule = self._rule(outcome)
+        if rule.goes == NOWHERE:
+            return ANSWERED
+        if now >= self._deadline:
+            return OUT_OF_TIME
+        if rule.goes == ONE_OTHER and (self._gambled or self._retry.ambiguous == "raise"):
+            return EXHAUSTED
+        if rule.name != NEVER_SENT and not self._repeatable:
+            return EXHAUSTED
+        name = attempt.endpoint.name
+        self._failed = rule
+        self._excluded |= {name}
+        if rule.goes == LARGER_WINDOW:
+            self._excluded |= self._pool.smaller_windows(attempt)
+            self._never |= self._excluded
+        if not rule.again or (outcome.retry_after_s or 0.0) > self._retry.retry_after_limit_s:
+            self._never |= {name}
+        quick_s = self._quick_pause_s(name, rule, outcome)
+        if quick_s is not None:
+            peer = self._elsewhere(now, within=attempt.endpoint.priority)
+            if peer is not None:
+                return peer
+            if now + quick_s < self._deadline and self._spend(now, elsewhere=False):
+                self._quickened |= {name}
+                self._waiting_for = name
+                return Pause(now + quick_s)
+        return self._elsewhere(now) or self._another_round(now)
+
+    def resume(self, now: float) -> Step:
+        """Take the step that follows a pause."""
+        if now >= self._deadline:
+            return OUT_OF_TIME
+        name, self._waiting_for = self._waiting_for, None
+        if name is not None:
+            attempt = self._pool.choose_same(now, self._model, name)
+            return attempt or self._elsewhere(now) or self._another_round(now)
+        self._excluded = self._never
+        return self._pool.choose(now, self._model, self._excluded) or EXHAUSTED
+
+    def _rule(self, outcome: Outcome) -> Rule:
+        """Return the outcome's rule, with what the caller's own policy adds to it."""
+        rule = outcome.rule
+        forced = (
+            rule.goes == NOWHERE
+            and outcome.status is not None
+            and outcome.status in self._retry.status_forcelist
+        )
+        return rule._replace(goes=ANYWHERE, quick=True, again=True) if forced else rule
+
+    def _quick_pause_s(self, name: str, rule: Rule, outcome: Outcome) -> Optional[float]:
+        """Return the seconds to wait before the same endpoint is asked again, None where it is not."""
+        if not rule.quick or name in self._quickened:
+            return None
+        asked_s = outcome.retry_after_s
+        if asked_s is None:
+            return self._retry.backoff_s(0, self._chance)
+        return asked_s if asked_s <= self._retry.quick_retry_after_s else None
+
+    def _elsewhere(self, now: float, within: Optional[int] = None) -> Optional[Step]:
+        """Go to somebody new at once; None where there is nobody."""
+        attempt = self._pool.choose(now, self._model, self._excluded, within)
+        if attempt is None:
+            return None
+        if not self._spend(now, elsewhere=True):
+            self._pool.release(attempt)
+            return EXHAUSTED
+        self._gambled = self._gambled or self._failed.goes == ONE_OTHER
+        return attempt
+
+    def _another_round(self, now: float) -> Step:
+        """Wait until those who may be asked again can be."""
+        ready_at = self._pool.ready_at(now, self._model, self._never)
+        if ready_at is None:
+            return EXHAUSTED
+        until = max(ready_at, now + self._retry.backoff_s(self._round, self._chance))
+        too_long = until >= self._deadline or until - now > self._retry.retry_after_limit_s
+        if too_long or not self._spend(now, elsewhere=False):
+            return EXHAUSTED
+        self._round += 1
+        return Pause(until)
+
+    def _spend(self, now: float, *, elsewhere: bool) -> bool:
+        """Take one attempt from the policy and, unless the last was never sent, one from the shared budget."""
+        left = self._retry.spent(self._failed, elsewhere=elsewhere)
+        if left is None:
+            return False
+        if self._failed.name != NEVER_SENT and not self._pool.withdraw_retry(now):
+            return False
+        self._retry = left
+        return True
+
+
+_NONE: AbstractSet[str] = frozenset()

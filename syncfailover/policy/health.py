@@ -1,0 +1,142 @@
+"""Health by probes: rise and fall, degraded, stale, and the slow start after a recovery.
+
+The rules: the first check decides at once; after that `fall` failed checks in a row make an endpoint UNHEALTHY and
+`rise` good ones make it healthy again. A healthy endpoint whose smoothed probe latency is at or above its own maximum
+is DEGRADED. What was last checked longer ago than three intervals and a timeout is UNKNOWN, which is eligible.
+"""
+
+from enum import Enum
+from typing import NamedTuple, Optional
+
+from ..validation import integer, positive
+
+#: Weight of the newest probe in the smoothed latency: about the last six probes count.
+_SMOOTHING = 0.3
+
+#: Seconds over which a recovered endpoint's weight grows back. (Envoy: slow_start_window, aggression 1.0)
+SLOW_START_S = 10.0
+#: Share of its weight with which a recovered endpoint begins. (Envoy: min_weight_percent)
+_SLOW_START_FLOOR = 0.1
+
+
+class HealthStatus(str, Enum):
+    """What the probes say of an endpoint."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+class ProbeResult(NamedTuple):
+    """What one probe found."""
+
+    endpoint: str
+    #: Whether the host answered as something that lives.
+    alive: bool
+    detail: str
+    #: Milliseconds until the complete answer; None where none came.
+    latency_ms: Optional[float] = None
+    status: Optional[int] = None
+    #: Alive, but it will not take this key (401, 403).
+    key_refused: bool = False
+
+
+def judge(endpoint: str, status: int, latency_ms: float) -> ProbeResult:
+    """Say what an HTTP status on the health path proves: 404, 405 and 429 prove that the host is alive."""
+    alive, refused = status < 500, status in (401, 403)
+    detail = f"HTTP {status}, the key is refused" if refused else f"HTTP {status}"
+    return ProbeResult(endpoint, alive, detail, latency_ms, status, refused)
+
+
+class HealthConfig:
+    """The numbers of health checking, validated once and shared by all endpoints of a registry."""
+
+    __slots__ = ("fall", "rise", "stale_after_s")
+
+    def __init__(
+        self, *, rise: int = 2, fall: int = 3, interval_s: float = 2.0, timeout_s: float = 1.0
+    ) -> None:
+        self.rise = integer("rise", rise, minimum=1)
+        self.fall = integer("fall", fall, minimum=1)
+        self.stale_after_s = 3 * positive("probe_interval", interval_s) + positive("probe_timeout", timeout_s)
+
+
+class Health:
+    """What is known of one endpoint from its probes."""
+
+    __slots__ = (
+        "_bad",
+        "_config",
+        "_good",
+        "_max_latency_ms",
+        "checked_at",
+        "detail",
+        "latency_ms",
+        "status",
+    )
+
+    def __init__(self, config: HealthConfig, max_latency_ms: float) -> None:
+        self._config = config
+        self._max_latency_ms = max_latency_ms
+        self._good = 0
+        self._bad = 0
+        self.checked_at: Optional[float] = None
+        self.detail = "not checked yet"
+        #: Smoothed milliseconds; None before the first answer.
+        self.latency_ms: Optional[float] = None
+        self.status = HealthStatus.UNKNOWN
+
+    def observe(self, result: ProbeResult, now: float) -> HealthStatus:
+        """Take in one probe; return the status that follows."""
+        first = self.status is HealthStatus.UNKNOWN
+        self.checked_at = now
+        self.detail = result.detail
+        if result.alive:
+            self._good, self._bad = self._good + 1, 0
+            self._smooth(result.latency_ms)
+            if first or self.status is not HealthStatus.UNHEALTHY or self._good >= self._config.rise:
+                self.status = self._by_latency()
+        else:
+            self._good, self._bad = 0, self._bad + 1
+            if first or self._bad >= self._config.fall:
+                self.status = HealthStatus.UNHEALTHY
+        return self.status
+
+    def confirm(self, now: float) -> None:
+        """Take a call that succeeded as a sign of life, so that an idle probe does not go stale."""
+        if self.checked_at is not None:
+            self.checked_at = now
+
+    def goes_stale_at(self) -> Optional[float]:
+        """Return when what is known is too old to count; None where nothing is known."""
+        if self.checked_at is None or self.status is HealthStatus.UNKNOWN:
+            return None
+        return self.checked_at + self._config.stale_after_s
+
+    def expire(self, now: float) -> bool:
+        """Forget what is too old; tell whether anything was forgotten."""
+        stale_at = self.goes_stale_at()
+        if stale_at is None or now < stale_at:
+            return False
+        self.status = HealthStatus.UNKNOWN
+        self.detail = f"last checked {now - (self.checked_at or now):.0f} s ago"
+        self._good = self._bad = 0
+        return True
+
+    def _smooth(self, latency_ms: Optional[float]) -> None:
+        if latency_ms is None:
+            return
+        old = self.latency_ms
+        self.latency_ms = latency_ms if old is None else old + _SMOOTHING * (latency_ms - old)
+
+    def _by_latency(self) -> HealthStatus:
+        slow = self.latency_ms is not None and self.latency_ms >= self._max_latency_ms
+        return HealthStatus.DEGRADED if slow else HealthStatus.HEALTHY
+
+
+def slow_start(recovered_at: Optional[float], now: float) -> float:
+    """Return the share of its weight that an endpoint has: grows linearly from the floor to 1 after a recovery."""
+    if recovered_at is None:
+        return 1.0
+    return min(1.0, max(_SLOW_START_FLOOR, (now - recovered_at) / SLOW_START_S))

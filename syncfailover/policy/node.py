@@ -1,0 +1,162 @@
+"""What a pool knows of one endpoint, and the permit to ask it once."""
+
+from typing import Callable, Optional
+
+from ..endpoint import Endpoint
+from .breaker import BreakerConfig, BreakerMachine, BreakerState, Grant
+from .health import Health, HealthConfig, HealthStatus, slow_start
+from .latency import PeakEwma
+from .snapshot import EndpointState
+
+
+class Node:
+    """The mutable side of one endpoint; its owner's lock guards it."""
+
+    __slots__ = (
+        "breaker",
+        "endpoint",
+        "health",
+        "in_flight",
+        "key_rests_until",
+        "last_success",
+        "latency",
+        "name",
+        "priority",
+        "recovered_at",
+        "rest_reason",
+        "rested_by_probe",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        breaker: BreakerConfig,
+        health: HealthConfig,
+        chance: Callable[[], float],
+    ) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.priority = endpoint.priority
+        self.breaker = BreakerMachine(breaker, chance)
+        self.health = Health(health, endpoint.max_latency_ms)
+        self.latency = PeakEwma()
+        self.in_flight = 0
+        self.last_success: Optional[float] = None
+        self.recovered_at: Optional[float] = None
+        #: 0 where the key does not rest.
+        self.key_rests_until = 0.0
+        self.rested_by_probe = False
+        self.rest_reason = ""
+
+    def busy(self) -> bool:
+        """Tell whether its bulkhead is full."""
+        limit = self.endpoint.max_concurrency
+        return limit is not None and self.in_flight >= limit
+
+    def up(self, now: float) -> bool:
+        """Tell whether health and breaker, the two flags, both let a call pass."""
+        return self.health.status is not HealthStatus.UNHEALTHY and self.breaker.admits(now)
+
+    def sound(self) -> bool:
+        """Tell whether neither flag says that it is down; one on trial is still down."""
+        closed = self.breaker.state.name in (BreakerState.CLOSED, BreakerState.DISABLED)
+        return closed and self.health.status is not HealthStatus.UNHEALTHY
+
+    def usable(self, now: float) -> bool:
+        """Tell whether it may be asked for some model."""
+        return self.endpoint.weight > 0 and now >= self.key_rests_until and self.up(now) and not self.busy()
+
+    def weight(self, now: float) -> float:
+        """Return the weight it has now, which grows back over the seconds after a recovery."""
+        return self.endpoint.weight * slow_start(self.recovered_at, now)
+
+    def rest_key(self, until: float, reason: str, *, by_probe: bool) -> None:
+        """Let the key rest until then."""
+        self.key_rests_until = max(self.key_rests_until, until)
+        self.rested_by_probe = by_probe
+        self.rest_reason = reason
+
+    def reopens_at(self, now: float) -> Optional[float]:
+        """Return when it may be asked again as far as it is known, None where no time is set."""
+        breaker_at = self.breaker.next_try_at(now)
+        return None if breaker_at is None else max(breaker_at, self.key_rests_until, now)
+
+    def state(self, now: float) -> EndpointState:
+        """Describe it for a snapshot."""
+        eligible = self.usable(now)
+        retry_at = None if eligible else self.reopens_at(now)
+        probed = self.health.latency_ms
+        return EndpointState(
+            self.name,
+            self.health.status,
+            self.breaker.state.name,
+            probed if probed is not None else self.latency.value_ms(now),
+            self.in_flight,
+            self._reason(now),
+            retry_at if retry_at is not None and retry_at > now else None,
+            self.priority,
+            eligible,
+        )
+
+    def _reason(self, now: float) -> str:
+        if self.endpoint.weight <= 0:
+            return "drained (weight 0)"
+        state = self.breaker.state.name
+        if state in (BreakerState.OPEN, BreakerState.FORCED_OPEN, BreakerState.HALF_OPEN):
+            return self.breaker.last_failure or f"breaker {state.value}"
+        if now < self.key_rests_until:
+            return f"key rests: {self.rest_reason}"
+        if self.busy():
+            return f"busy ({self.in_flight} in flight)"
+        return self.health.detail
+
+
+class Candidate:
+    """A node as a balancer sees it, for one model."""
+
+    __slots__ = ("_now", "endpoint", "model", "node", "weight")
+
+    def __init__(self, node: Node, model: Optional[str], weight: float, now: Callable[[], float]) -> None:
+        self.node = node
+        self.endpoint = node.endpoint
+        self.model = model
+        #: The endpoint's weight, reduced while it starts slowly.
+        self.weight = weight
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"<Candidate {self.endpoint.name} weight={self.weight:g} in_flight={self.in_flight}>"
+
+    @property
+    def latency_ms(self) -> Optional[float]:
+        """Peak-EWMA latency of live calls in milliseconds; None before the first reply."""
+        return self.node.latency.value_ms(self._now())
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way."""
+        return self.node.in_flight
+
+
+class Attempt:
+    """The permit to ask one endpoint once; it is settled by the first report, later ones mean nothing."""
+
+    __slots__ = ("alternatives", "endpoint", "grant", "model", "node", "settled", "started", "timeout_s")
+
+    def __init__(
+        self, node: Node, grant: Grant, model: Optional[str], started: float, alternatives: int
+    ) -> None:
+        self.node = node
+        self.endpoint = node.endpoint
+        self.grant = grant
+        #: The caller's name for the model.
+        self.model = model
+        self.started = started
+        #: How many other endpoints could be asked instead.
+        self.alternatives = alternatives
+        #: Seconds that the attempt may take; an error counts as at least this slow.
+        self.timeout_s = 0.0
+        self.settled = False
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.endpoint.name} model={self.model} generation={self.grant.generation}>"

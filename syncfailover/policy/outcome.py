@@ -1,0 +1,349 @@
+"""What came back, named: status, headers, body or fault -> `Outcome`, by the one table `TABLE`.
+
+Each outcome follows a `Rule` that says what the failover loop, the breaker and the cooldowns do about it. The rows
+and their sources (vendors' documentation, SDK sources, issue threads) are the project's notes on the wire.
+"""
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
+
+from ..errors import (
+    AllEndpointsFailed,
+    AuthenticationFailed,
+    ContentFiltered,
+    ContextLengthExceeded,
+    FailoverError,
+    InvalidReply,
+    ModelNotFound,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
+)
+from .retry_after import retry_after
+
+# Faults: how a door says that no complete reply came.
+NEVER_SENT = "never_sent"  # DNS, refused, TLS, connect timeout: the server has not seen the request
+SILENT = "silent"  # no reply within the attempt's time
+RESET = "reset"  # the connection broke before the first byte of a reply
+TRUNCATED = "truncated"  # the reply began and did not end
+UNREPEATABLE = "unrepeatable"  # any of these or a refusal, but the body cannot be sent twice
+REDIRECTED = "redirected"  # to another origin, where nobody may see the request
+
+# What an outcome does to the breaker.
+SUCCESS, FAILURE, NEUTRAL = "success", "failure", "neutral"
+
+# Where the call may go next.
+ANYWHERE, ONE_OTHER, LARGER_WINDOW, NOWHERE = "anywhere", "one other", "a larger context window", "nowhere"
+
+# What rests after it: the key, the endpoint for this model, or the latter only if the reply asks for it.
+KEY, PAIR, PAIR_IF_ASKED = "key", "pair", "pair, if asked"
+
+_HOURS_S = 3600.0
+
+Text = TypeVar("Text", str, Optional[str])
+
+
+class Rule(NamedTuple):
+    """What follows from an outcome."""
+
+    name: str
+    breaker: str
+    goes: str
+    #: Earns one retry on the same endpoint before its priority is left.
+    quick: bool = False
+    #: May be asked again in a later round of the same call, after a backoff.
+    again: bool = False
+    rests: Optional[str] = None
+    #: Seconds of rest where the reply names none; 0: an exponential backoff.
+    rest_s: float = 0.0
+    #: The provider may have worked, and billed, before it failed.
+    maybe_billed: bool = False
+    #: What the caller gets when nothing else is left to try.
+    error: Type[FailoverError] = AllEndpointsFailed
+
+
+OK = Rule("ok", SUCCESS, NOWHERE)
+UNREACHABLE = Rule(NEVER_SENT, FAILURE, ANYWHERE, again=True)
+TIMED_OUT = Rule(SILENT, FAILURE, ONE_OTHER, maybe_billed=True)
+BROKEN = Rule(RESET, FAILURE, ONE_OTHER, quick=True, maybe_billed=True)
+CUT_SHORT = Rule(TRUNCATED, FAILURE, ONE_OTHER, quick=True, maybe_billed=True)
+ONE_SHOT = Rule(UNREPEATABLE, FAILURE, NOWHERE, maybe_billed=True)
+RATE_LIMIT = Rule("rate_limited", NEUTRAL, ANYWHERE, quick=True, again=True, rests=PAIR, error=RateLimited)
+IN_FLIGHT = Rule("in_flight_budget", NEUTRAL, ANYWHERE, quick=True, again=True, rests=PAIR, error=RateLimited)
+QUOTA = Rule("quota_exhausted", NEUTRAL, ANYWHERE, rests=KEY, rest_s=_HOURS_S, error=QuotaExhausted)
+KEY_REFUSED = Rule("key_refused", NEUTRAL, ANYWHERE, rests=KEY, rest_s=_HOURS_S, error=AuthenticationFailed)
+FORBIDDEN = Rule("forbidden", NEUTRAL, ANYWHERE, rests=PAIR, rest_s=_HOURS_S, error=RequestRejected)
+MODEL_MISSING = Rule("model_not_found", NEUTRAL, ANYWHERE, rests=PAIR, rest_s=600.0, error=ModelNotFound)
+CONTEXT_LENGTH = Rule("context_length", NEUTRAL, LARGER_WINDOW, error=ContextLengthExceeded)
+FILTERED = Rule("content_filtered", NEUTRAL, NOWHERE, error=ContentFiltered)
+REJECTED = Rule("rejected", NEUTRAL, NOWHERE, error=RequestRejected)
+TRANSIENT = Rule("transient", NEUTRAL, ANYWHERE, quick=True, again=True, error=AllEndpointsFailed)
+SERVER_ERROR = Rule("server_error", FAILURE, ANYWHERE, quick=True, again=True)
+OVERLOADED = Rule("overloaded", FAILURE, ANYWHERE, again=True, rests=PAIR_IF_ASKED)
+NO_ANSWER = Rule("invalid_reply", FAILURE, ANYWHERE, maybe_billed=True, error=InvalidReply)
+MOVED = Rule(REDIRECTED, FAILURE, ANYWHERE, error=InvalidReply)
+
+
+class Row(NamedTuple):
+    """One line of the table: any of `statuses`, and any of `words` (none: always) in what the error says."""
+
+    statuses: Tuple[int, ...]
+    words: Tuple[str, ...]
+    rule: Rule
+
+
+_BILLING = (
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "organization_usage_limit_exceeded",
+    "enforced_spend_limit_reached",
+)
+_TOO_LONG = (
+    "context_length_exceeded",
+    "exceed_context_size",
+    "maximum context length",
+    "prompt is too long",
+)
+_FILTER = ("content_filter", "content_policy", "content exists risk", "moderation", "flagged")
+_NO_MODEL = ("model_not_found", "deploymentnotfound", "not a valid model", "model does not exist")
+
+#: First match wins; words are compared in lower case with code, type, status and message of the error.
+TABLE: Tuple[Row, ...] = (
+    Row((429,), _BILLING, QUOTA),
+    Row((429,), (), RATE_LIMIT),
+    Row((402,), ("openrouter_in_flight_budget",), IN_FLIGHT),
+    Row((402,), (), QUOTA),
+    Row((401,), (), KEY_REFUSED),
+    Row((400,), ("api key not valid", "api_key_invalid"), KEY_REFUSED),
+    Row((400,), ("reached your specified api usage limits",), QUOTA),
+    Row((400, 413, 422), _TOO_LONG, CONTEXT_LENGTH),
+    Row((400, 403), _FILTER, FILTERED),
+    Row((403,), (), FORBIDDEN),
+    Row((400, 404), _NO_MODEL, MODEL_MISSING),
+    Row((408, 409), (), TRANSIENT),
+    Row((503, 529), (), OVERLOADED),
+)
+
+_FAULTS: Dict[str, Rule] = {
+    rule.name: rule for rule in (UNREACHABLE, TIMED_OUT, BROKEN, CUT_SHORT, ONE_SHOT, MOVED)
+}
+
+
+class Received:
+    """What a door brings back from one attempt: a reply, or a fault with its description."""
+
+    __slots__ = ("body", "detail", "fault", "headers", "payload", "response", "secrets", "status")
+
+    def __init__(
+        self,
+        status: int = 0,
+        headers: Mapping[str, str] = {},  # noqa: B006 - never written to
+        body: Optional[bytes] = None,
+        payload: Any = None,
+        *,
+        response: Any = None,
+        fault: Optional[str] = None,
+        detail: str = "",
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        #: The body as JSON; None where it is none.
+        self.payload = payload
+        #: The door's own object for the reply.
+        self.response = response
+        self.fault = fault
+        self.detail = detail
+        #: What was sent along that nobody may read: keys, and headers that may hold one.
+        self.secrets = secrets
+
+    def redact(self, text: Text) -> Text:
+        """Blot out of a text what the server echoed of the secrets it was sent."""
+        if text:
+            for secret in self.secrets:
+                text = text.replace(secret, "***")
+        return text
+
+
+class Outcome(NamedTuple):
+    """The name of what happened to one attempt, and what the reply said about it."""
+
+    rule: Rule
+    detail: str = ""
+    status: Optional[int] = None
+    code: Optional[str] = None
+    #: Seconds; None where the reply names no usable time.
+    retry_after_s: Optional[float] = None
+
+
+SUCCEEDED = Outcome(OK)
+
+
+def classify(received: Received, *, expects: Optional[str] = None, wall_now: float = 0.0) -> Outcome:
+    """Name what came back.
+
+    Args:
+        received: what the door brought.
+        expects: the key under which a good reply has a list that is not empty ("choices", "data"); None where any
+            reply below 400 that is no error body is good.
+        wall_now: Unix time in seconds, for a `Retry-After` date in a reply without a `Date`.
+
+    """
+    if received.fault is not None:
+        return Outcome(_FAULTS[received.fault], received.detail)
+    status = received.status
+    if status >= 400:
+        return _refused(received, status, _error_of(received.payload), expects, wall_now)
+    payload = received.payload
+    if expects is None:
+        error = _error_in(payload)
+        return SUCCEEDED if error is None else _refused(received, status, error, expects, wall_now)
+    if 200 <= status < 300 and type(payload) is dict and payload.get(expects) and not payload.get("error"):
+        return _answered(received, payload, expects, wall_now)
+    return _no_answer(received, expects, wall_now)
+
+
+def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_now: float) -> Outcome:
+    """Look at what should be the answer: a list, whose first choice may still be an error (OpenRouter)."""
+    items = payload[expects]
+    if type(items) is not list:
+        return Outcome(NO_ANSWER, f"HTTP 200 with {expects!r} that is no list", received.status)
+    first = items[0]
+    if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
+        error = first.get("error") if type(first) is dict else None
+        return _refused(received, received.status, _error_of({"error": error or {}}), expects, wall_now)
+    return SUCCEEDED
+
+
+def _no_answer(received: Received, expects: str, wall_now: float) -> Outcome:
+    status = received.status
+    if 300 <= status < 400:
+        return Outcome(MOVED, f"HTTP {status}: a redirect, which is not followed with a key", status)
+    error = _error_in(received.payload)
+    if error is not None:
+        return _refused(received, status, error, expects, wall_now)
+    if expects == "data" and type(received.payload) is dict and received.payload.get("data") == []:
+        return SUCCEEDED
+    return Outcome(NO_ANSWER, f"HTTP {status} with {_described(received, expects)}", status)
+
+
+def _described(received: Received, expects: str) -> str:
+    if not received.body:
+        return "an empty body"
+    if received.payload is None:
+        kind = "HTML" if received.body.lstrip()[:1] == b"<" else "broken JSON"
+        return f"{kind} where JSON was due"
+    return f"no {expects!r} in it"
+
+
+class ErrorInfo(NamedTuple):
+    """An error body, whatever its shape, in one form."""
+
+    status: Optional[int]
+    code: Optional[str]
+    message: str
+    #: Everything it says, in lower case: what the table's words are looked for in.
+    says: str
+
+
+def _error_in(payload: Any) -> Optional[ErrorInfo]:
+    """Return the error that a payload with a good status carries, None where it carries none."""
+    if type(payload) is list and payload and type(payload[0]) is dict and payload[0].get("error"):
+        return _error_of(payload)
+    if type(payload) is dict and (payload.get("error") or payload.get("object") == "error"):
+        return _error_of(payload)
+    return None
+
+
+def _error_of(payload: Any) -> ErrorInfo:
+    """Read an error body: OpenAI's, Anthropic's, Gemini's array, vLLM's flat one or a bare string."""
+    if type(payload) is list and payload:
+        payload = payload[0]
+    if type(payload) is not dict:
+        return ErrorInfo(None, None, "", "")
+    error = payload.get("error", payload)
+    if type(error) is not dict:
+        error = {"message": str(error)}
+    words: List[str] = []
+    for field in ("code", "type", "status"):
+        if isinstance(error.get(field), str):
+            words.append(error[field])
+    message = error.get("message") or error.get("detail") or ""
+    message = message if isinstance(message, str) else str(message)
+    deeper = [str(error[field]) for field in ("metadata", "details") if error.get(field)]
+    return ErrorInfo(
+        _inner_status(error),
+        words[0] if words else None,
+        message,
+        " ".join([*words, message, *deeper]).lower(),
+    )
+
+
+#: Inner error types that stand for a status where a reply with status 200 names no number.
+_STATUS_OF_TYPE = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "slow_down": 429,
+    "insufficient_quota": 429,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "overloaded_error": 529,
+    "server_is_overloaded": 503,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "model_not_found": 404,
+    "server_error": 500,
+    "api_error": 500,
+}
+
+
+def _inner_status(error: Dict[str, Any]) -> Optional[int]:
+    for field in ("code", "status", "type"):
+        value = error.get(field)
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+        if isinstance(value, str) and value in _STATUS_OF_TYPE:
+            return _STATUS_OF_TYPE[value]
+    return None
+
+
+def _refused(
+    received: Received,
+    status: int,
+    error: ErrorInfo,
+    expects: Optional[str],
+    wall_now: float,
+) -> Outcome:
+    judged = status if status >= 400 else error.status
+    rule = NO_ANSWER if judged is None else _rule_for(judged, error.says, expects)
+    rule = _overridden(rule, received.headers)
+    said = error.message[:300] or error.code or ""
+    shown = f"HTTP {status}" if judged in (None, status) else f"HTTP {status} with error {judged}"
+    detail = f"{shown}: {said}" if said else shown
+    return Outcome(rule, detail, judged or status, error.code, retry_after(received.headers, wall_now))
+
+
+def _rule_for(status: int, says: str, expects: Optional[str]) -> Rule:
+    for statuses, words, rule in TABLE:
+        if status in statuses and (not words or any(word in says for word in words)):
+            return rule
+    if status == 404 and expects is not None:
+        return MODEL_MISSING  # the path is ours and right: what is missing is the model or the deployment
+    return SERVER_ERROR if status >= 500 and status != 501 else REJECTED
+
+
+def _overridden(rule: Rule, headers: Mapping[str, str]) -> Rule:
+    """Let the server's `x-should-retry` have the last word on asking again."""
+    wish = headers.get("x-should-retry")
+    if wish == "true" and rule.goes == NOWHERE:
+        return rule._replace(goes=ANYWHERE, quick=True)
+    if wish == "true":
+        return rule._replace(quick=True)
+    if wish == "false":
+        return rule._replace(quick=False, again=False)
+    return rule

@@ -1,0 +1,383 @@
+"""The pool of endpoints: who is eligible, who is picked, and what each result does to whom.
+
+It is the registry without its lock: every method takes `now`, decides, and leaves events in `outbox` for its owner
+to deliver. Who is eligible is worked out once per state, not once per call: a `View` per model holds the candidates
+in order of preference and the moment at which time alone will make it wrong.
+"""
+
+from collections import deque
+from typing import (
+    AbstractSet,
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Iterable,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from ..endpoint import Endpoint
+from ..errors import ConfigurationError
+from ..events import Event
+from ..validation import reject
+from .balancer import balancer_from
+from .breaker import BreakerChange, BreakerConfig, BreakerState
+from .health import SLOW_START_S, HealthConfig, HealthStatus, ProbeResult
+from .node import Attempt, Candidate, Node
+from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
+from .rests import Rests
+from .retry import RetryBudget
+from .snapshot import Snapshot
+
+#: Seconds between the steps in which a weight grows back.
+_RAMP_STEP_S = 0.25
+#: Views kept at a time; model names come from callers and may be without number.
+_VIEWS = 128
+#: A key refused by a probe rests until the probe says otherwise, or this many seconds.
+_PROBED_KEY_REST_S = 3600.0
+
+_NOBODY: AbstractSet[str] = frozenset()
+_FOREVER = float("inf")
+
+
+class View(NamedTuple):
+    """Who may be asked for one model, best first, until `valid_until`."""
+
+    #: By priority, and in it healthy or unknown before degraded; no group is empty.
+    groups: Tuple[Tuple[int, Tuple[Candidate, ...]], ...]
+    #: The first group's candidates: whom a fresh call chooses among.
+    first: Tuple[Candidate, ...]
+    count: int
+    valid_until: float
+
+    def without(self, exclude: AbstractSet[str], within: Optional[int]) -> Tuple[Sequence[Candidate], int]:
+        """Return the best group that is left without `exclude`, none of a priority beyond `within`; and how many."""
+        best: Sequence[Candidate] = ()
+        count = 0
+        for priority, group in self.groups:
+            left = tuple(c for c in group if c.endpoint.name not in exclude) if exclude else group
+            count += len(left)
+            if left and not best and (within is None or priority <= within):
+                best = left
+        return best, count
+
+
+class EndpointPool:
+    """Endpoints with their breakers, health, rests and retry budget; pure, see the module's text.
+
+    Raises:
+        ConfigurationError: no endpoint, two of the same name, or an unknown balancer.
+
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        balancer: Any,
+        breaker: BreakerConfig,
+        health: HealthConfig,
+        budget: RetryBudget,
+        chance: Callable[[], float],
+    ) -> None:
+        self.endpoints = _checked(endpoints)
+        self.balancer = balancer_from(balancer, chance)
+        self.budget = budget
+        self.nodes = {e.name: Node(e, breaker, health, chance) for e in self.endpoints}
+        self._by_priority = sorted(self.nodes.values(), key=lambda node: node.priority)
+        #: Events that the owner delivers after releasing its lock.
+        self.outbox: Deque[Event] = deque()
+        self._now = 0.0
+        self._views: Dict[Optional[str], View] = {}
+        self._rests = Rests(self._time)
+        self._all_down = False
+
+    # Choosing
+
+    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+        """Choose for a fresh call; where nobody is eligible, fail open with the one that reopens first."""
+        self.budget.deposit()
+        attempt = self.choose(now, model)
+        return attempt if attempt is not None else self._fail_open(now, model)
+
+    def choose(
+        self,
+        now: float,
+        model: Optional[str],
+        exclude: AbstractSet[str] = _NOBODY,
+        within: Optional[int] = None,
+    ) -> Optional[Attempt]:
+        """Pick among the eligible that are not excluded, none of a priority beyond `within`; None where none is."""
+        self._now = now
+        view = self._views.get(model)
+        if view is None or now >= view.valid_until:
+            view = self._look(now, model)
+        if exclude or within is not None:
+            candidates, count = view.without(exclude, within)
+        else:
+            candidates, count = view.first, view.count
+        if not candidates:
+            return None
+        candidate = self.balancer.pick(candidates)
+        if not isinstance(candidate, Candidate):
+            raise reject("balancer", candidate, "pick() to return one of the candidates it was given")
+        return self._grant(candidate.node, now, model, count - 1)
+
+    def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
+        """Take the same endpoint once more, also while this model rests there; None if it is down or busy."""
+        node = self.nodes[name]
+        return self._grant(node, now, model, 0) if node.usable(now) else None
+
+    def _grant(self, node: Node, now: float, model: Optional[str], alternatives: int) -> Optional[Attempt]:
+        breaker = node.breaker
+        grant = breaker.acquire(now)
+        if grant is None:
+            return None
+        node.in_flight += 1
+        if grant.trial or node.busy():
+            self._settle_breaker(node, now)
+            self._views.clear()
+        return Attempt(node, grant, model, now, alternatives)
+
+    def _fail_open(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+        """Try the earliest to reopen, never one that is forced open, drained or busy."""
+        known = [
+            (self._reopens_at(node, now, model), node.in_flight, order, node)
+            for order, node in enumerate(self._by_priority)
+            if node.endpoint.serves(model) is not None
+            and node.endpoint.weight > 0
+            and node.breaker.state.name is not BreakerState.FORCED_OPEN
+            and not node.busy()
+        ]
+        if not known:
+            return None
+        node = min(known)[3]
+        grant = node.breaker.acquire_early(now)
+        node.in_flight += 1
+        self._settle_breaker(node, now)
+        self._views.clear()
+        return Attempt(node, grant, model, now, 0)
+
+    # Reporting
+
+    def report(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Let one result change what is known; a second report of the same attempt changes nothing."""
+        if attempt.settled:
+            return
+        attempt.settled = True
+        self._now = now
+        node, rule = attempt.node, outcome.rule
+        breaker = node.breaker
+        changes_view = node.busy() or breaker.state.name is BreakerState.HALF_OPEN
+        node.in_flight -= 1
+        if rule.breaker is SUCCESS:
+            node.latency.observe((now - attempt.started) * 1000.0, now)
+            node.last_success = now
+            node.health.confirm(now)
+            breaker.success(attempt.grant, now)
+            self._rests.end(node.name, attempt.model)
+        elif rule.breaker is FAILURE:
+            node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
+            breaker.failure(attempt.grant, now, outcome.detail)
+        else:
+            breaker.release(attempt.grant)
+        if rule.rests is not None:
+            self._rest(node, attempt.model, outcome, now)
+        if changes_view or breaker.changes:
+            self._settle_breaker(node, now)
+            self._views.clear()
+
+    def release(self, attempt: Attempt) -> None:
+        """Give an attempt back that was never made, or was cancelled."""
+        if not attempt.settled:
+            attempt.settled = True
+            attempt.node.in_flight -= 1
+            attempt.node.breaker.release(attempt.grant)
+            self._views.clear()
+
+    def probed(self, result: ProbeResult, now: float) -> None:
+        """Let one probe change what is known."""
+        node = self.nodes[result.endpoint]
+        old = node.health.status
+        new = node.health.observe(result, now)
+        if result.key_refused:
+            node.rest_key(now + _PROBED_KEY_REST_S, result.detail, by_probe=True)
+            self._views.clear()
+        elif result.alive and node.rested_by_probe:
+            node.key_rests_until, node.rested_by_probe = 0.0, False
+            self._views.clear()
+        self._health_changed(node, old, new, now)
+
+    def expire(self, now: float) -> None:
+        """Turn what is too old into UNKNOWN."""
+        for node in self._by_priority:
+            old = node.health.status
+            if node.health.expire(now):
+                self._health_changed(node, old, node.health.status, now)
+
+    def control(self, name: str, order: str, now: float) -> None:
+        """Carry out `force_open`, `disable` or `reset` on one endpoint's breaker."""
+        if name not in self.nodes:
+            raise reject("endpoint", name, "one of " + ", ".join(self.nodes))
+        getattr(self.nodes[name].breaker, order)()
+        self._settle_breaker(self.nodes[name], now)
+        self._views.clear()
+
+    def forget_in_flight(self) -> None:
+        """Count no request as under way: they belong to another process."""
+        for node in self._by_priority:
+            node.in_flight = 0
+        self._views = {}
+
+    # Questions
+
+    def withdraw_retry(self, now: float) -> bool:
+        """Take one retry from the budget that all calls share, if there is one."""
+        return self.budget.withdraw(now)
+
+    def serves(self, model: Optional[str]) -> bool:
+        """Tell whether any endpoint serves the model."""
+        return any(endpoint.serves(model) is not None for endpoint in self.endpoints)
+
+    def smaller_windows(self, attempt: Attempt) -> AbstractSet[str]:
+        """Name the endpoints whose declared context window is not larger than that of the one that refused."""
+        refused = attempt.endpoint.window(attempt.model) or 0
+        return {e.name for e in self.endpoints if (e.window(attempt.model) or 0) <= refused}
+
+    def ready_at(self, now: float, model: Optional[str], exclude: AbstractSet[str]) -> Optional[float]:
+        """Return when the first that is up, but rests for this model, may be asked; None where nobody is up."""
+        return min(
+            (
+                max(now, self._rests.until(node.name, model))
+                for node in self._by_priority
+                if node.name not in exclude and node.endpoint.serves(model) is not None and node.usable(now)
+            ),
+            default=None,
+        )
+
+    def retry_after_s(self, now: float) -> Optional[float]:
+        """Return the seconds until the first endpoint reopens, where that is known."""
+        times = [
+            t
+            for t in (node.reopens_at(now) for node in self._by_priority if node.endpoint.weight > 0)
+            if t is not None
+        ]
+        return max(0.0, min(times) - now) if times else None
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Describe every endpoint, in the caller's order."""
+        self.expire(now)
+        return Snapshot(tuple(self.nodes[e.name].state(now) for e in self.endpoints), now)
+
+    # The view
+
+    def _look(self, now: float, model: Optional[str]) -> View:
+        self.expire(now)
+        groups: Dict[Tuple[int, bool], List[Candidate]] = {}
+        changes_at: List[float] = [_FOREVER]
+        for node in self._by_priority:
+            if node.endpoint.serves(model) is None:
+                continue
+            if node.usable(now) and now >= self._rests.until(node.name, model):
+                degraded = node.health.status is HealthStatus.DEGRADED
+                candidate = Candidate(node, model, node.weight(now), self._time)
+                groups.setdefault((node.priority, degraded), []).append(candidate)
+                if node.recovered_at is not None and now < node.recovered_at + SLOW_START_S:
+                    changes_at.append(now + _RAMP_STEP_S)
+            else:
+                changes_at.append(max(self._reopens_at(node, now, model), now))
+            changes_at.append(node.health.goes_stale_at() or _FOREVER)
+        ordered = tuple((key[0], tuple(groups[key])) for key in sorted(groups))
+        count = sum(len(group) for _, group in ordered)
+        later = [moment for moment in changes_at if moment > now]
+        view = View(ordered, ordered[0][1] if ordered else (), count, min(later))
+        if len(self._views) >= _VIEWS:
+            self._views.clear()
+        self._views[model] = view
+        return view
+
+    def _time(self) -> float:
+        """Give the time of the decision that is being made."""
+        return self._now
+
+    def _reopens_at(self, node: Node, now: float, model: Optional[str]) -> float:
+        at = node.reopens_at(now)
+        return _FOREVER if at is None else max(at, self._rests.until(node.name, model))
+
+    def _rest(self, node: Node, model: Optional[str], outcome: Outcome, now: float) -> None:
+        rule, asked_s = outcome.rule, outcome.retry_after_s or 0.0
+        if rule.rests == KEY:
+            node.rest_key(now + (asked_s or rule.rest_s), outcome.detail, by_probe=False)
+        elif rule.rests == PAIR or asked_s:
+            self._rests.add(node.name, model, now, asked_s or rule.rest_s)
+        self._views.clear()
+
+    # Events
+
+    def _health_changed(self, node: Node, old: HealthStatus, new: HealthStatus, now: float) -> None:
+        if new is old:
+            return
+        self._views.clear()
+        self.outbox.append(Event("health_changed", node.name, old.value, new.value, node.health.detail))
+        if old is HealthStatus.UNHEALTHY and new is not HealthStatus.UNKNOWN:
+            node.recovered_at = now
+            node.breaker.probes_recovered()
+        self._settle_breaker(node, now)
+
+    def _settle_breaker(self, node: Node, now: float) -> None:
+        """Turn the breaker's changes into events, and see whether anybody is left."""
+        changes, node.breaker.changes = node.breaker.changes, []
+        for change in changes:
+            self.outbox.append(_breaker_event(node, change))
+            if change.old is BreakerState.HALF_OPEN and change.new is BreakerState.CLOSED:
+                node.recovered_at = now
+        all_down = not any(n.endpoint.weight > 0 and n.sound() for n in self._by_priority)
+        if all_down is not self._all_down:
+            self._all_down = all_down
+            name, reason = (
+                ("all_down", "no endpoint is up") if all_down else ("recovered", f"{node.name} is up")
+            )
+            self.outbox.append(Event(name, None, None, None, reason))
+
+
+_BREAKER_EVENTS = {
+    BreakerState.OPEN: "breaker_opened",
+    BreakerState.FORCED_OPEN: "breaker_opened",
+    BreakerState.HALF_OPEN: "breaker_half_opened",
+    BreakerState.CLOSED: "breaker_closed",
+    BreakerState.DISABLED: "breaker_closed",
+}
+
+
+def _breaker_event(node: Node, change: BreakerChange) -> Event:
+    reason = change.reason
+    if change.retry_after_s is not None:
+        reason += f" (last: {node.breaker.last_failure}); next try in {change.retry_after_s:.1f} s"
+    return Event(_BREAKER_EVENTS[change.new], node.name, change.old.value, change.new.value, reason)
+
+
+def _checked(endpoints: Iterable[Endpoint]) -> Tuple[Endpoint, ...]:
+    if isinstance(endpoints, Endpoint):
+        endpoints = (endpoints,)
+    try:
+        listed = tuple(endpoints)
+    except TypeError:
+        raise reject("endpoints", endpoints, "a list of Endpoint") from None
+    if not listed:
+        raise ConfigurationError(
+            "endpoints: the list is empty; expected at least one Endpoint", field="endpoints"
+        )
+    names = set()
+    for endpoint in listed:
+        if not isinstance(endpoint, Endpoint):
+            raise reject(
+                "endpoints", endpoint, "a list of Endpoint; a preset like holysheep(...) is unpacked with *"
+            )
+        if endpoint.name in names:
+            raise reject("endpoints", endpoint.name, "each name only once")
+        names.add(endpoint.name)
+    return listed

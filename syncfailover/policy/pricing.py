@@ -1,0 +1,36 @@
+"""What a reply cost, from its usage and the endpoint's prices. Unknown is None, never 0."""
+
+from decimal import Decimal
+from typing import Any, Mapping, Optional
+
+from ..endpoint import Price
+
+_MILLION = Decimal(1_000_000)
+
+
+def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
+    """Return USD for one reply; None where price or usage is unknown.
+
+    (prompt - cached) * input + cached * cached_input + completion * output, per million tokens; `prompt_tokens`
+    includes the cached ones, `completion_tokens` includes reasoning.
+
+    Args:
+        usage: the reply's `usage` mapping in OpenAI's shape.
+        price: of the model at the endpoint that answered.
+
+    """
+    if price is None or not isinstance(usage, Mapping):
+        return None
+    prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+    if prompt is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = (_tokens(details, "cached_tokens") or 0) if isinstance(details, Mapping) else 0
+    cached = min(cached, prompt)
+    dollars = (prompt - cached) * price.input + cached * price.cached_input + (completion or 0) * price.output
+    return dollars / _MILLION
+
+
+def _tokens(usage: Mapping[str, Any], field: str) -> Optional[int]:
+    value = usage.get(field)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,45 @@
+"""Pairs of endpoint and model that are left alone for a while: rate limits, missing models, forbidden ones."""
+
+from typing import Any, Callable, NamedTuple, Optional
+
+from cachetools import TTLCache
+
+#: Seconds; no rest is longer, so that the cache stays bounded in time.
+_LONGEST_S = 6 * 3600.0
+#: Pairs remembered at a time.
+_PAIRS = 4096
+#: Seconds of the first rest where a reply names none, and of the longest; they double in between.
+_FIRST_S, _LAST_S = 0.5, 8.0
+
+
+class Rest(NamedTuple):
+    """How long, and for the how-manieth time in a row."""
+
+    until: float
+    nth: int
+
+
+class Rests:
+    """The pairs that rest now; `now` is the owner's time of decision."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._pairs: Any = TTLCache(_PAIRS, _LONGEST_S, timer=now)
+        self._any = False  # len() of a TTLCache expires items; the usual answer is no
+
+    def until(self, endpoint: str, model: Optional[str]) -> float:
+        """Return when the pair may be asked again; 0 where it does not rest."""
+        rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
+        return 0.0 if rest is None else rest.until
+
+    def add(self, endpoint: str, model: Optional[str], now: float, seconds: float) -> None:
+        """Let the pair rest; for 0 seconds as long as it takes to be polite, longer each time in a row."""
+        old: Optional[Rest] = self._pairs.get((endpoint, model))
+        nth = 0 if old is None else old.nth
+        until = now + min(seconds or _FIRST_S * 2.0 ** min(nth, 10), _LONGEST_S if seconds else _LAST_S)
+        self._pairs[endpoint, model] = Rest(until if old is None else max(until, old.until), nth + 1)
+        self._any = True
+
+    def end(self, endpoint: str, model: Optional[str]) -> None:
+        """Forget a pair: it has answered."""
+        if self._any:
+            self._pairs.pop((endpoint, model), None)

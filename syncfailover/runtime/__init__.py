@@ -1,0 +1,1 @@
+"""The decisions carried out: threads, sockets and time."""

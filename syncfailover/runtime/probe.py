@@ -1,0 +1,36 @@
+"""How one probe is made: a GET of the health path, with a deadline for all of it."""
+
+from time import monotonic
+
+import requests
+
+from ..endpoint import Endpoint
+from ..policy.health import ProbeResult, judge
+from .exchange import exchange, key_unavailable
+from .transport import EndpointRequest, Transports
+from .wire import AttemptClock
+
+
+class HttpProbe:
+    """Asks an endpoint's health path, with its key and over the connections that its calls use."""
+
+    def __init__(self, transports: Transports) -> None:
+        self._transports = transports
+
+    def __call__(self, endpoint: Endpoint, timeout_s: float) -> ProbeResult:
+        """Probe once; `timeout_s` bounds connecting, sending and reading together. Raises nothing of the wire."""
+        transport = self._transports[endpoint.name]
+        target = transport.probe_target()
+        request = EndpointRequest()
+        request.method, request.url, request.path_url = "GET", target.url, target.path_url
+        headers = dict(target.headers)
+        began = monotonic()
+        try:
+            secrets = transport.authorize(headers)
+        except Exception as error:  # the caller's callable
+            return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
+        request.headers = requests.structures.CaseInsensitiveDict(headers)
+        received = exchange(transport, request, AttemptClock(timeout_s, timeout_s), secrets)
+        if received.fault is not None:
+            return ProbeResult(endpoint.name, alive=False, detail=received.redact(received.detail))
+        return judge(endpoint.name, received.status, (monotonic() - began) * 1000.0)

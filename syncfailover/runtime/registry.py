@@ -1,0 +1,338 @@
+"""The registry: the pool of endpoints under one lock, and the only place where threads meet over it."""
+
+import logging
+import random
+import threading
+import time
+from typing import AbstractSet, Any, Callable, Iterable, Optional, Tuple
+
+from ..endpoint import Endpoint
+from ..errors import NoEndpointAvailable
+from ..events import Event
+from ..policy.breaker import BreakerConfig
+from ..policy.health import HealthConfig, ProbeResult
+from ..policy.node import Attempt
+from ..policy.outcome import Outcome
+from ..policy.pool import EndpointPool
+from ..policy.retry import RetryBudget
+from ..policy.snapshot import Snapshot
+from . import process
+from .dispatch import Callback, Dispatcher
+
+logger = logging.getLogger(__name__)
+
+_NOBODY: AbstractSet[str] = frozenset()
+#: A snapshot is made anew at least this often, in seconds: time alone reopens breakers and makes probes stale.
+_SNAPSHOT_AGE_S = 0.25
+
+
+class Registry:
+    """Endpoints and what is known of them, shared by all threads of a process.
+
+    Args:
+        endpoints: at least one, names unique.
+        balancer: "weighted", "round_robin", "lowest_latency", "least_busy", "cheapest", or any object with
+            `pick(candidates) -> candidate`, called under the registry's lock.
+        failure_threshold: consecutive failed calls that open an endpoint's breaker.
+        recovery_timeout: seconds until an open breaker admits a trial.
+        recovery_backoff: factor by which each failed trial lengthens that time.
+        max_recovery_timeout: seconds.
+        half_open_permits: trials at a time.
+        half_open_lease: seconds after which an unsettled trial is given to somebody else.
+        failure_rate: also open on this share of failures (0 to 1) over `failure_rate_window` seconds, once
+            `minimum_calls` were made in them; None counts consecutive failures only.
+        failure_rate_window: seconds.
+        minimum_calls: see `failure_rate`.
+        rise: good probes in a row that make an UNHEALTHY endpoint healthy.
+        fall: failed probes in a row that make it UNHEALTHY.
+        probe_interval: seconds; with `probe_timeout` it decides when knowledge is stale.
+        probe_timeout: seconds.
+        retry_budget: retries that all calls share; None takes 20 % of calls and one per second.
+        clock: seconds, monotonic.
+        sleep: what waits between attempts, in seconds.
+        chance: random numbers from 0 to 1.
+
+    Raises:
+        ConfigurationError: no endpoint, two of one name, an unknown balancer, a number that cannot work.
+
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        balancer: Any = "weighted",
+        failure_threshold: int = 3,
+        recovery_timeout: float = 30.0,
+        recovery_backoff: float = 1.0,
+        max_recovery_timeout: float = 300.0,
+        half_open_permits: int = 1,
+        half_open_lease: float = 60.0,
+        failure_rate: Optional[float] = None,
+        failure_rate_window: float = 30.0,
+        minimum_calls: int = 20,
+        rise: int = 2,
+        fall: int = 3,
+        probe_interval: float = 2.0,
+        probe_timeout: float = 1.0,
+        retry_budget: Optional[RetryBudget] = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        breaker = BreakerConfig(
+            failure_threshold,
+            recovery_timeout,
+            recovery_backoff=recovery_backoff,
+            max_recovery_timeout=max_recovery_timeout,
+            half_open_permits=half_open_permits,
+            half_open_lease=half_open_lease,
+            failure_rate=failure_rate,
+            failure_rate_window=failure_rate_window,
+            minimum_calls=minimum_calls,
+        )
+        health = HealthConfig(rise=rise, fall=fall, interval_s=probe_interval, timeout_s=probe_timeout)
+        budget = RetryBudget() if retry_budget is None else retry_budget
+        # Everything in the pool is guarded by _lock.
+        self._pool = EndpointPool(
+            endpoints,
+            balancer=balancer,
+            breaker=breaker,
+            health=health,
+            budget=budget,
+            chance=chance,
+        )
+        self.endpoints: Tuple[Endpoint, ...] = self._pool.endpoints
+        self.probe_interval = probe_interval
+        self.probe_timeout = probe_timeout
+        self.clock = clock
+        self.chance = chance
+        self._sleep = sleep
+        self._outbox = self._pool.outbox
+        self._dispatcher = Dispatcher(self._outbox)
+        for event in _LOGGED:
+            self._dispatcher.on(event, _log)
+        self.on = self._dispatcher.on
+        self.wants = self._dispatcher.wants
+        self.emit = self._dispatcher.post
+        self._snapshot = self._pool.snapshot(clock())  # replaced whole under _lock, read without it
+        self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
+        self._make_locks()
+        process.register(self)
+
+    def _make_locks(self) -> None:
+        self._pid = process.getpid()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+
+    def __repr__(self) -> str:
+        return f"<EndpointRegistry {self.snapshot()}>"
+
+    def __getitem__(self, name: str) -> Endpoint:
+        """Return an endpoint by its name."""
+        return self._pool.nodes[name].endpoint
+
+    # What users ask
+
+    def snapshot(self) -> Snapshot:
+        """Return how everything is: immutable, and without the lock unless something changed since the last one."""
+        now = self.clock()
+        if self._dirty or now - self._snapshot.taken_at > _SNAPSHOT_AGE_S:
+            with self._lock:
+                self._dirty = False
+                self._snapshot = self._pool.snapshot(now)
+                if self._outbox:
+                    self._changed.notify_all()
+            self._dispatcher.drain()
+        return self._snapshot
+
+    def acquire(
+        self,
+        exclude: Iterable[str] = (),
+        deadline: Optional[float] = None,
+        *,
+        model: Optional[str] = None,
+    ) -> Attempt:
+        """Return the permit to ask one eligible endpoint once; each must be settled by `report` or `release`.
+
+        Args:
+            exclude: names of endpoints not to choose.
+            deadline: wait until then, on the registry's clock, for somebody to become eligible.
+            model: only endpoints that serve it.
+
+        Raises:
+            NoEndpointAvailable: nobody is eligible; the message says why for each.
+
+        """
+        excluded = frozenset(exclude) if exclude else _NOBODY
+        attempt = self.choose(self.clock(), model, excluded)
+        while attempt is None:
+            left = 0.0 if deadline is None else deadline - self.clock()
+            if left <= 0:
+                raise self.unavailable()
+            with self._changed:
+                self._changed.wait(min(left, _SNAPSHOT_AGE_S))  # time alone may make somebody eligible
+            attempt = self.choose(self.clock(), model, excluded)
+        return attempt
+
+    def wait_for(self, condition: Callable[[Snapshot], bool], timeout: float) -> bool:
+        """Wait until the condition holds of a snapshot, at most `timeout` seconds; tell whether it does."""
+        deadline = time.monotonic() + timeout
+        while not condition(self.snapshot()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._changed:
+                self._changed.wait(min(left, _SNAPSHOT_AGE_S))
+        return True
+
+    def unavailable(self) -> NoEndpointAvailable:
+        """Make the error that says of each endpoint why it cannot be asked."""
+        with self._lock:
+            now = self.clock()
+            snapshot, retry_after = self._pool.snapshot(now), self._pool.retry_after_s(now)
+        message = f"no endpoint available: {snapshot}"
+        return NoEndpointAvailable(message, retry_after=retry_after, snapshot=snapshot)
+
+    def force_open(self, name: str) -> None:
+        """Send nothing to this endpoint until `reset`."""
+        self._control(name, "force_open")
+
+    def disable_breaker(self, name: str) -> None:
+        """Send to this endpoint whatever its calls come to, until `reset`."""
+        self._control(name, "disable")
+
+    def reset(self, name: str) -> None:
+        """Close this endpoint's breaker and forget its failures."""
+        self._control(name, "reset")
+
+    # What the failover loop, the monitor and a `Course` ask: the pool's own methods under the lock
+
+    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+        """Choose for a fresh call, failing open where nobody is eligible."""
+        if self._pid != process.getpid():
+            self.after_fork()
+        with self._lock:
+            attempt = self._pool.begin(now, model)
+            self._dirty = True
+            if self._outbox:
+                self._changed.notify_all()
+        if self._outbox:
+            self._dispatcher.drain()
+        return attempt
+
+    def choose(
+        self,
+        now: float,
+        model: Optional[str],
+        exclude: AbstractSet[str] = _NOBODY,
+        within: Optional[int] = None,
+    ) -> Optional[Attempt]:
+        """Choose among the eligible that are not excluded."""
+        with self._lock:
+            attempt = self._pool.choose(now, model, exclude, within)
+            self._dirty = True
+            if self._outbox:
+                self._changed.notify_all()
+        if self._outbox:
+            self._dispatcher.drain()
+        return attempt
+
+    def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
+        """Choose one endpoint once more."""
+        with self._lock:
+            attempt = self._pool.choose_same(now, model, name)
+            self._dirty = True
+            self._changed.notify_all()
+        self._dispatcher.drain()
+        return attempt
+
+    def report(self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None) -> None:
+        """Let the result of an attempt change what is known; only the first report of an attempt counts."""
+        if now is None:
+            now = self.clock()
+        with self._lock:
+            self._pool.report(attempt, outcome, now)
+            self._dirty = True
+            if self._outbox:
+                self._changed.notify_all()
+        if self._outbox:
+            self._dispatcher.drain()
+
+    def release(self, attempt: Attempt) -> None:
+        """Give back an attempt without a verdict."""
+        with self._lock:
+            self._pool.release(attempt)
+            self._dirty = True
+            self._changed.notify_all()
+
+    def probed(self, result: ProbeResult) -> None:
+        """Let a probe change what is known."""
+        with self._lock:
+            self._pool.probed(result, self.clock())
+            self._dirty = True
+            self._changed.notify_all()
+        self._dispatcher.drain()
+
+    def last_success(self, name: str) -> Optional[float]:
+        """Return when a call to this endpoint last succeeded, on the registry's clock."""
+        return self._pool.nodes[name].last_success
+
+    def withdraw_retry(self, now: float) -> bool:
+        """Take one retry from the budget that all calls share."""
+        with self._lock:
+            return self._pool.withdraw_retry(now)
+
+    def ready_at(self, now: float, model: Optional[str], exclude: AbstractSet[str]) -> Optional[float]:
+        """Return when the first that is up may be asked."""
+        with self._lock:
+            return self._pool.ready_at(now, model, exclude)
+
+    def smaller_windows(self, attempt: Attempt) -> AbstractSet[str]:
+        """Name those whose context window is no larger."""
+        return self._pool.smaller_windows(attempt)
+
+    def serves(self, model: Optional[str]) -> bool:
+        """Tell whether any endpoint serves the model."""
+        return self._pool.serves(model)
+
+    def pause(self, until: float) -> None:
+        """Wait until that time on the registry's clock."""
+        left = until - self.clock()
+        while left > 0:
+            self._sleep(left)
+            left = until - self.clock()
+
+    def after_fork(self) -> None:
+        """Replace the locks in a forked child; the parent's calls are not the child's."""
+        self._make_locks()
+        self._dispatcher.after_fork()
+        self._pool.forget_in_flight()
+
+    def _control(self, name: str, order: str) -> None:
+        with self._lock:
+            self._pool.control(name, order, self.clock())
+            self._dirty = True
+            self._changed.notify_all()
+        self._dispatcher.drain()
+
+
+_LOGGED = {
+    "breaker_opened": logging.WARNING,
+    "breaker_half_opened": logging.INFO,
+    "breaker_closed": logging.INFO,
+    "health_changed": logging.INFO,
+    "all_down": logging.ERROR,
+    "recovered": logging.INFO,
+}
+
+
+def _log(event: Event) -> None:
+    """Write one line for a change of state."""
+    level = logging.WARNING if event.new == "unhealthy" else _LOGGED[event.name]
+    if event.endpoint is None:
+        logger.log(level, "%s: %s", event.name, event.reason)
+    else:
+        logger.log(
+            level, "%s: %s: %s -> %s: %s", event.endpoint, event.name, event.old, event.new, event.reason
+        )

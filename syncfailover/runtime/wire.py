@@ -1,0 +1,208 @@
+"""Connections with a deadline: one attempt's time bounds connecting, sending and reading together.
+
+`requests` and urllib3 time single socket operations, so that a server that trickles a byte a second is never late.
+Here every socket operation of an attempt gets what is left of the attempt's time. The same object notes how far the
+request got, which is what tells "never sent" from "perhaps processed".
+"""
+
+import http.client
+import io
+import socket
+import ssl
+from time import monotonic
+from typing import Any, Optional
+
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family
+
+#: A pooled connection that the server had closed fails at once; one that breaks later was working on the request.
+_STALE_WITHIN_S = 1.0
+#: No socket operation is given less, in seconds: 0 would mean non-blocking.
+_LEAST_S = 0.001
+
+
+class AttemptClock(Timeout):
+    """urllib3's timeout for one attempt: a deadline for all of it, and the note of how far it got.
+
+    Args:
+        timeout_s: seconds for the whole attempt, from now.
+        connect_s: seconds for opening a connection, all addresses of the host together.
+
+    """
+
+    def __init__(self, timeout_s: float, connect_s: float) -> None:
+        super().__init__(connect=connect_s)
+        self.timeout_s = timeout_s
+        self.connect_s = connect_s
+        self.deadline = monotonic() + timeout_s
+        #: Whether the first byte of the request has been handed to the socket.
+        self.sent = False
+        #: Whether a byte of the reply has arrived.
+        self.answered = False
+
+    def left_s(self) -> float:
+        """Return the seconds left, never less than a socket can be given."""
+        return max(self.deadline - monotonic(), _LEAST_S)
+
+    @property
+    def expired(self) -> bool:
+        """Whether the attempt's time is over."""
+        return monotonic() >= self.deadline
+
+    # What urllib3 asks of a Timeout; one object serves one attempt, so a clone is not needed.
+
+    def clone(self) -> "AttemptClock":  # noqa: D102
+        return self
+
+    def start_connect(self) -> float:  # noqa: D102
+        return monotonic()
+
+    @property
+    def connect_timeout(self) -> float:  # noqa: D102
+        return min(self.connect_s, self.left_s())
+
+    @property
+    def read_timeout(self) -> float:  # noqa: D102
+        return self.left_s()
+
+
+class _DeadlineReader(io.RawIOBase):
+    """The reading side of a socket, each read given what is left of the attempt."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, clock: AttemptClock) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        left = self._clock.deadline - monotonic()
+        if left <= 0:
+            raise socket.timeout("timed out")  # noqa: UP041 - an alias only since Python 3.10
+        self._sock.settimeout(left)
+        count = self._raw.readinto(buffer)  # type: ignore[attr-defined,unused-ignore]
+        if count:
+            self._clock.answered = True
+        return count  # type: ignore[no-any-return,unused-ignore]
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+            super().close()
+
+
+class _DeadlineMixin:
+    """What both kinds of connection do differently from urllib3's."""
+
+    #: The attempt that uses the connection now; None outside of one (a proxy's CONNECT).
+    clock: Optional[AttemptClock] = None
+
+    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+        """Make http.client's response, reading through the deadline."""
+        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        if self.clock is not None:
+            raw = response.fp.detach()  # type: ignore[attr-defined]
+            response.fp = io.BufferedReader(_DeadlineReader(raw, sock, self.clock))
+        return response
+
+    def send(self, data: Any) -> None:
+        """Send with what is left of the attempt: urllib3 would give a large body the connect timeout."""
+        clock: Optional[AttemptClock] = self.clock
+        if clock is not None:
+            if self.sock is None:  # type: ignore[has-type]
+                self.connect()  # type: ignore[attr-defined]
+            self.sock.settimeout(clock.left_s())  # type: ignore[has-type]
+            clock.sent = True
+        super().send(data)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Close, and forget the attempt."""
+        self.clock = None
+        super().close()  # type: ignore[misc]
+
+    def _new_conn(self) -> socket.socket:
+        """Open a socket: the connect timeout bounds all addresses of the host together, and the TLS handshake."""
+        host, port = self._dns_host, self.port  # type: ignore[attr-defined]
+        deadline = monotonic() + self.timeout  # type: ignore[attr-defined]
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise NewConnectionError(self, f"DNS: {host}: {error}") from error  # type: ignore[arg-type]
+        refused: Optional[OSError] = None
+        for family, kind, protocol, _name, address in found:
+            left = deadline - monotonic()
+            if left <= 0:
+                break
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():  # type: ignore[attr-defined]
+                    sock.setsockopt(*option)
+                sock.settimeout(left)
+                sock.connect(address)
+                sock.settimeout(max(deadline - monotonic(), _LEAST_S))
+            except OSError as error:
+                sock.close()
+                refused = error
+            else:
+                return sock
+        if refused is None or isinstance(refused, socket.timeout):
+            raise ConnectTimeoutError(self, "connect timed out")
+        raise NewConnectionError(self, str(refused)) from refused  # type: ignore[arg-type]
+
+
+class DeadlineHTTPConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
+    """A plain connection."""
+
+
+class DeadlineHTTPSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+    """A TLS connection."""
+
+
+class _PoolMixin:
+    """Hand each connection its attempt's clock, and mend a stale connection once."""
+
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """Have a body that is shorter than announced noticed; urllib3 1.26 does not by itself."""
+        return super().urlopen(*args, enforce_content_length=True, **kwargs)  # type: ignore[misc]
+
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
+        clock = kwargs.get("timeout")
+        if not isinstance(clock, AttemptClock):
+            return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+        reused = conn.sock is not None
+        began = monotonic()
+        conn.clock = clock
+        try:
+            return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            body = kwargs.get("body")
+            repeatable = body is None or isinstance(body, (bytes, str))
+            fresh_fault = not reused or clock.answered or monotonic() - began > _STALE_WITHIN_S
+            if fresh_fault or not repeatable:
+                raise
+        # The server had closed this idle connection: nothing was received, so once more over a new one.
+        conn.close()
+        conn.clock, clock.sent = clock, False
+        return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+
+
+class DeadlineHTTPPool(_PoolMixin, HTTPConnectionPool):
+    """Connections to one origin without TLS."""
+
+    ConnectionCls = DeadlineHTTPConnection  # type: ignore[assignment]
+
+
+class DeadlineHTTPSPool(_PoolMixin, HTTPSConnectionPool):
+    """Connections to one origin with TLS."""
+
+    ConnectionCls = DeadlineHTTPSConnection  # type: ignore[assignment]
+
+
+POOLS = {"http": DeadlineHTTPPool, "https": DeadlineHTTPSPool}

@@ -1,0 +1,133 @@
+"""A `requests.Session` whose relative URLs fail over; absolute ones are plain requests."""
+
+from typing import Any, Iterable, Optional, Union
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.util.retry import Retry
+
+from .adapter import EndpointRegistry, FailoverAdapter
+from .endpoint import Endpoint
+from .errors import ClientClosed
+from .policy.snapshot import Snapshot
+from .runtime.failover import Timeouts
+from .runtime.metrics import Metrics
+from .runtime.monitor import HealthMonitor
+from .runtime.probe import HttpProbe
+from .runtime.transport import Transports
+from .validation import reject
+
+#: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
+_HOME = "http://syncfailover.invalid/"
+
+
+class FailoverSession(requests.Session):
+    """A drop-in session: `session.post("/chat/completions", json=...)` goes to whichever endpoint can answer.
+
+    Everything that a `requests.Session` can do stays; hooks, `raise_for_status()`, `stream=True` and `timeout=` mean
+    what they mean there, but a `timeout` number bounds the whole call. The session's own keys and cookies are not
+    sent to endpoints.
+
+    Args:
+        endpoints: a list of `Endpoint`, or an `EndpointRegistry` to share.
+        timeout: seconds for a whole call where the request names none, or `Timeouts`.
+        max_retries: further attempts after the first, or a urllib3 `Retry`.
+        probe_interval: seconds between health checks of one endpoint.
+        probe_timeout: seconds for one health check.
+        probe_when: "always", "idle" or "never".
+        transports: connections to share with a client.
+        metrics: counters to share with a client.
+        monitor: a monitor to share with a client; None makes one, which this session closes.
+        options: as for `EndpointRegistry`, if `endpoints` is a list.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+
+    """
+
+    def __init__(
+        self,
+        endpoints: Union[Iterable[Endpoint], EndpointRegistry],
+        *,
+        timeout: Union[float, Timeouts] = 30.0,
+        max_retries: Union[int, Retry] = 3,
+        probe_interval: float = 2.0,
+        probe_timeout: float = 1.0,
+        probe_when: str = "always",
+        transports: Optional[Transports] = None,
+        metrics: Optional[Metrics] = None,
+        monitor: Optional[HealthMonitor] = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.registry = registry_from(
+            endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
+        )
+        shared = Transports(self.registry.endpoints) if transports is None else transports
+        self._monitor = monitor or HealthMonitor(
+            self.registry,
+            HttpProbe(shared),
+            interval=probe_interval,
+            timeout=probe_timeout,
+            probe_when=probe_when,
+        )
+        self._owns_monitor = monitor is None
+        self._closed = False
+        self._door = FailoverAdapter(
+            self.registry,
+            _HOME,
+            timeout=timeout,
+            max_retries=max_retries,
+            transports=shared,
+            metrics=metrics,
+        )
+        self.mount(_HOME, self._door)
+
+    def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        """Send a request; a relative `url` fails over.
+
+        Raises:
+            ClientClosed: after `close()`.
+            FailoverError: its subclass says what was tried; see `requests.Session.request` for the rest.
+
+        """
+        if self._closed:
+            raise ClientClosed("this FailoverSession is closed")
+        url = url.decode() if isinstance(url, bytes) else str(url)
+        if url.startswith("//"):
+            raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
+        if not urlsplit(url).scheme:
+            self._monitor.start()
+            url = _HOME + url.lstrip("/")
+        return super().request(method, url, *args, **kwargs)
+
+    def status(self) -> Snapshot:
+        """Return how every endpoint is."""
+        return self.registry.snapshot()
+
+    def metrics(self) -> Any:
+        """Return the counters of this session's calls; see `FailoverClient.metrics`."""
+        return self._door.metrics.read()
+
+    def close(self) -> None:
+        """End the monitor's threads and close idle connections; calling it again does nothing."""
+        self._closed = True
+        if self._owns_monitor:
+            self._monitor.close()
+        super().close()
+
+
+def registry_from(endpoints: Union[Iterable[Endpoint], EndpointRegistry], **options: Any) -> EndpointRegistry:
+    """Return the registry to use: the caller's own, or a new one made of endpoints and options.
+
+    Raises:
+        ConfigurationError: options together with a registry, which has its own.
+
+    """
+    if not isinstance(endpoints, EndpointRegistry):
+        return EndpointRegistry(endpoints, **options)
+    own = {"probe_interval", "probe_timeout"}
+    for name, value in options.items():
+        if name not in own:
+            raise reject(name, value, "no such option here: the EndpointRegistry that was passed has its own")
+    return endpoints

@@ -1,0 +1,46 @@
+"""What an upstream does with one request: bytes, pace, and what becomes of the connection and of the port."""
+
+from __future__ import annotations
+
+import enum
+from typing import List, NamedTuple, Optional, Union
+
+from .wire import Response
+
+
+class State(enum.Enum):
+    """What the upstream's port does with a new connection."""
+
+    UP = "up"
+    REFUSING = "refusing"  # the port is shut: connects are refused, live connections were reset
+    BLACKHOLE = "blackhole"  # the host is gone: connects never complete, live connections go silent
+    STOPPED = "stopped"  # the port is given back
+
+
+class End(enum.Enum):
+    """What becomes of a connection after an answer."""
+
+    KEEP = "keep"  # it waits for the next request
+    CLOSE = "close"  # FIN: the client reads to the end
+    RESET = "reset"  # RST: the client gets an error
+
+
+class Answer(NamedTuple):
+    """What to do with one request. Times are in seconds; an infinite delay never answers."""
+
+    data: Union[bytes, Response] = b""  # bytes go out as they are
+    end: End = End.KEEP
+    delay_s: float = 0.0
+    piece: int = 0  # bytes per write; 0 writes everything at once
+    interval_s: float = 0.0  # between two writes
+    state: Optional[State] = None  # what the whole upstream turns into, once the connection has ended
+    for_s: Optional[float] = None  # and for how long; None until revived
+
+    def pieces(self, *, is_last: bool) -> List[bytes]:
+        """Cut the data into what each write sends: at least one piece, which may be empty.
+
+        :param is_last: whether the client asked for the connection to close afterwards.
+        """
+        data = self.data if isinstance(self.data, bytes) else self.data.encode(is_last=is_last)
+        size = self.piece or len(data) or 1
+        return [data[start : start + size] for start in range(0, len(data), size)] or [b""]

@@ -1,0 +1,65 @@
+"""What a field may hold: each check returns the value or names field, value and what is allowed."""
+
+from math import isfinite
+from typing import Any, Collection, Optional
+
+from .errors import ConfigurationError
+
+
+def reject(field: str, value: object, allowed: str) -> "ConfigurationError":
+    """Make the error for `field`; the caller raises it, so that the traceback ends where the check is."""
+    kept = value if isinstance(value, (str, int, float, type(None))) else repr(value)  # any error must pickle
+    return ConfigurationError(
+        f"{field}: {value!r} is not allowed; expected {allowed}", field=field, value=kept
+    )
+
+
+def number(
+    field: str,
+    value: Any,
+    *,
+    minimum: float = 0.0,
+    above: bool = False,
+    maximum: Optional[float] = None,
+) -> float:
+    """Accept a finite number at least `minimum` (or, with `above`, greater than it) and at most `maximum`."""
+    allowed = f"a finite number {'greater than' if above else 'of at least'} {minimum:g}"
+    if maximum is not None:
+        allowed += f" and at most {maximum:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise reject(field, value, allowed)
+    too_low = value <= minimum if above else value < minimum
+    if too_low or (maximum is not None and value > maximum):
+        raise reject(field, value, allowed)
+    return float(value)
+
+
+def positive(field: str, value: Any) -> float:
+    """Accept a finite number greater than 0."""
+    return number(field, value, above=True)
+
+
+def optional_positive(field: str, value: Any) -> Optional[float]:
+    """Accept None, or a finite number greater than 0."""
+    return None if value is None else positive(field, value)
+
+
+def integer(field: str, value: Any, *, minimum: int = 0) -> int:
+    """Accept a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise reject(field, value, f"a whole number of at least {minimum}")
+    return value
+
+
+def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
+    """Accept one of the words in `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        raise reject(field, value, "one of " + ", ".join(repr(word) for word in sorted(allowed)))
+    return value
+
+
+def text(field: str, value: Any) -> str:
+    """Accept a string that is neither empty nor only white space."""
+    if not isinstance(value, str) or not value.strip():
+        raise reject(field, value, "a string that is not empty")
+    return value
