@@ -1,7 +1,7 @@
 """The requests door: a `requests.Session` keeps its URLs, and what it sends goes through the failover loop."""
 
 import json
-from typing import Any, Dict, Iterable, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, Mapping, Optional, Union, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -10,12 +10,11 @@ from requests.utils import rewind_body
 from urllib3.util.retry import Retry
 
 from .endpoint import origin
-from .errors import ConfigurationError
 from .policy.node import Attempt
 from .policy.outcome import REDIRECTED, UNREPEATABLE, Received
 from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
-from .runtime.failover import Call, Timeouts, run
+from .runtime.failover import Call, Done, Timeouts, run
 from .runtime.metrics import Metrics
 from .runtime.registry import Registry
 from .runtime.transport import EndpointRequest, Transports
@@ -33,7 +32,7 @@ EXPECTS = {
 }
 
 
-class EndpointRegistry(Registry):
+class EndpointRegistry(Registry):  # noqa: D101 - the next line
     __doc__ = Registry.__doc__
 
     def mount(self, session: requests.Session, prefix: str, **options: Any) -> "FailoverAdapter":
@@ -87,6 +86,7 @@ class FailoverAdapter(BaseAdapter):
         self._timeouts = Timeouts.from_value(timeout)
         self._retry = FailoverRetry.from_value(max_retries)
         self.transports = Transports(registry.endpoints) if transports is None else transports
+        self._owns_transports = transports is None
         self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
 
     def send(
@@ -94,9 +94,9 @@ class FailoverAdapter(BaseAdapter):
         request: requests.PreparedRequest,
         stream: bool = False,
         timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Optional[Mapping[str, str]] = None,
+        verify: Any = True,  # noqa: ARG002 - each endpoint has its own
+        cert: Any = None,  # noqa: ARG002
+        proxies: Optional[Mapping[str, str]] = None,  # noqa: ARG002
     ) -> requests.Response:
         """Send a prepared request to endpoints until one answers; TLS and proxies are each endpoint's own."""
         path = (request.url or "")[len(self.prefix) :]
@@ -110,23 +110,23 @@ class FailoverAdapter(BaseAdapter):
         door = _SessionDoor(self, request, path, body, stream=stream)
         done = run(self.registry, door, call, self.metrics)
         received = done.received
-        if received is not None and isinstance(received.response, requests.Response):
-            if done.error is None or received.status >= 400 or (300 <= received.status < 400):
-                return self._handed_over(received.response)
-        if done.error is not None:
+        http_error = received is not None and received.fault is None and received.status >= 300
+        if done.error is not None and not http_error:
             raise without_key(done.error)
-        raise ConfigurationError(f"nothing answered for {request.method} {path}")
+        return self._handed_over(done)
 
-    def _handed_over(self, response: requests.Response) -> requests.Response:
+    def _handed_over(self, done: Done) -> requests.Response:
         """Keep the session from storing cookies under its own URL: they are the endpoint's that set them."""
+        response: Any = None if done.received is None else done.received.response
         _ = response.cookies  # read while the original headers are still at hand
         response.raw._original_response = None
-        response.connection = self  # type: ignore[attr-defined]
-        return response
+        response.connection = self  # for hooks that send again, as digest authentication does
+        return cast("requests.Response", response)
 
     def close(self) -> None:
-        """Close idle connections."""
-        self.transports.close()
+        """Close idle connections, unless they are shared with somebody who goes on."""
+        if self._owns_transports:
+            self.transports.close()
 
 
 class _SessionDoor:
@@ -160,7 +160,7 @@ class _SessionDoor:
         headers.update(transport.own_headers)
         try:
             secrets = transport.authorize(headers)
-        except Exception as error:  # the caller's callable
+        except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
         request = EndpointRequest()
         request.method, request.url, request.path_url = self._request.method, target.url, target.path_url
@@ -233,16 +233,17 @@ class _Body:
 class _OneShot:
     """A body that can be read once, which notes when that begins."""
 
-    def __init__(self, parts: Iterable[Any], owner: _Body) -> None:
+    def __init__(self, parts: Any, owner: _Body) -> None:
         self._parts = parts
         self._owner = owner
 
-    def __iter__(self) -> Any:
-        self._owner.drawn()
-        return iter(self._parts)
+    def __iter__(self) -> Iterator[Any]:
+        for part in self._parts:
+            self._owner.drawn()
+            yield part
 
 
-def _json_object(body: Union[bytes, str]) -> Optional[Dict[str, Any]]:
+def _json_object(body: Any) -> Optional[Dict[str, Any]]:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError):

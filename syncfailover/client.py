@@ -121,8 +121,9 @@ class FailoverClient:
     @property
     def session(self) -> FailoverSession:
         """A `FailoverSession` over the same endpoints, connections, counters and monitor."""
+        caller = self._caller
+        caller.check_open()
         if self._session is None:
-            caller = self._caller
             self._session = FailoverSession(
                 self.registry,
                 timeout=caller.timeouts,
@@ -269,7 +270,7 @@ class _ApiDoor:
         headers: Dict[str, str] = target.headers.copy()
         try:
             secrets = transport.authorize(headers)
-        except Exception as error:  # the caller's callable
+        except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
         request = EndpointRequest()
         request.method, request.url, request.path_url = self.method, target.url, target.path_url

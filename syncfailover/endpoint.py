@@ -1,7 +1,7 @@
 """One place that can answer: where it is, with which key, what it serves, what it costs."""
 
-import os
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
@@ -59,7 +59,6 @@ class Endpoint:
     """
 
     __slots__ = (
-        "_map",
         "_prices",
         "_windows",
         "api_key",
@@ -80,6 +79,27 @@ class Endpoint:
         "verify",
         "weight",
     )
+
+    name: str
+    base_url: str
+    #: Scheme, host and port: what the key is bound to.
+    origin: Tuple[str, str, int]
+    api_key: ApiKey
+    weight: float
+    priority: int
+    health_check_path: str
+    max_latency_ms: float
+    models: Optional[Dict[str, str]]
+    context_window: Union[int, Mapping[str, int], None]
+    headers: Dict[str, str]
+    params: Dict[str, str]
+    auth: str
+    prices: Optional[Dict[str, Any]]
+    max_concurrency: Optional[int]
+    verify: Union[bool, str]
+    proxies: Optional[Dict[str, str]]
+    _prices: Dict[str, Price]
+    _windows: Dict[str, int]
 
     def __init__(
         self,
@@ -110,8 +130,7 @@ class Endpoint:
         put(self, "priority", integer("priority", priority))
         put(self, "health_check_path", _path(health_check_path))
         put(self, "max_latency_ms", positive("max_latency_ms", max_latency_ms))
-        put(self, "_map", _model_map(models))
-        put(self, "models", self._map)
+        put(self, "models", _model_map(models))
         put(self, "_windows", _windows(context_window))
         put(self, "context_window", context_window)
         put(self, "headers", _headers(headers))
@@ -173,9 +192,9 @@ class Endpoint:
 
     def serves(self, model: Optional[str]) -> Optional[str]:
         """Return this endpoint's own name for the caller's `model`, None if it does not serve it."""
-        if self._map is None or model is None:
+        if self.models is None or model is None:
             return model or ""
-        own = self._map.get(model) or self._map.get(ANY_MODEL)
+        own = self.models.get(model) or self.models.get(ANY_MODEL)
         return model if own == ANY_MODEL else own
 
     def price(self, *models: Optional[str]) -> Optional[Price]:
@@ -340,7 +359,7 @@ def _strings(field: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
 def _verify(value: Union[bool, str]) -> Union[bool, str]:
     if isinstance(value, bool):
         return value
-    if not isinstance(value, str) or not os.path.exists(value):
+    if not isinstance(value, str) or not Path(value).exists():
         raise reject("verify", value, "True, False, or the path of an existing CA bundle")
     return value
 
@@ -362,7 +381,7 @@ def _price(field: str, value: Any) -> Price:
     elif isinstance(value, (tuple, list)):
         if len(value) not in (2, 3):
             raise reject(field, value, allowed)
-        given = (value[0], value[1], value[2] if len(value) == 3 else value[0])  # noqa: PLR2004 - the triple above
+        given = (value[0], value[1], value[2] if len(value) == 3 else value[0])
     else:
         given = (value, value, value)
     return Price(*(_usd(field, amount) for amount in given))

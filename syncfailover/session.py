@@ -63,10 +63,11 @@ class FailoverSession(requests.Session):
         self.registry = registry_from(
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
-        shared = Transports(self.registry.endpoints) if transports is None else transports
+        self._transports = Transports(self.registry.endpoints) if transports is None else transports
+        self._owns_transports = transports is None
         self._monitor = monitor or HealthMonitor(
             self.registry,
-            HttpProbe(shared),
+            HttpProbe(self._transports),
             interval=probe_interval,
             timeout=probe_timeout,
             probe_when=probe_when,
@@ -78,12 +79,12 @@ class FailoverSession(requests.Session):
             _HOME,
             timeout=timeout,
             max_retries=max_retries,
-            transports=shared,
+            transports=self._transports,
             metrics=metrics,
         )
         self.mount(_HOME, self._door)
 
-    def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+    def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request; a relative `url` fails over.
 
         Raises:
@@ -114,6 +115,8 @@ class FailoverSession(requests.Session):
         self._closed = True
         if self._owns_monitor:
             self._monitor.close()
+        if self._owns_transports:
+            self._transports.close()
         super().close()
 
 

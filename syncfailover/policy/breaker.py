@@ -106,10 +106,10 @@ class BreakerMachine:
 
     __slots__ = (
         "_chance",
-        "config",
         "_failed_trials",
         "_window",
         "changes",
+        "config",
         "failures",
         "generation",
         "last_failure",
@@ -256,13 +256,13 @@ class Closed(State):
 
     name = BreakerState.CLOSED
 
-    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
         return True
 
-    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         machine.count_success(now)
 
-    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         machine.count_failure(now)
 
 
@@ -274,16 +274,16 @@ class Open(State):
     def __init__(self, until: float) -> None:
         self.until = until
 
-    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
         return now >= self.until
 
-    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:  # noqa: D102
+    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:
         if now < self.until:
             return None
         machine.trial_due()
         return machine.state.acquire(machine, now)
 
-    def next_try_at(self) -> Optional[float]:  # noqa: D102
+    def next_try_at(self) -> Optional[float]:
         return self.until
 
 
@@ -296,12 +296,12 @@ class HalfOpen(State):
         self._leases: Dict[int, float] = {}
         self._issued = 0
 
-    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
         if len(self._leases) < machine.config.half_open_permits:
             return True
         return any(until <= now for until in self._leases.values())
 
-    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:  # noqa: D102
+    def acquire(self, machine: BreakerMachine, now: float) -> Optional[Grant]:
         if not self.admits(machine, now):
             return None
         self._leases = {trial: until for trial, until in self._leases.items() if until > now}
@@ -309,18 +309,18 @@ class HalfOpen(State):
         self._leases[self._issued] = now + machine.config.half_open_lease
         return Grant(machine.generation, self._issued)
 
-    def next_try_at(self) -> Optional[float]:  # noqa: D102
+    def next_try_at(self) -> Optional[float]:
         return min(self._leases.values(), default=None)
 
-    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+    def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         if self._leases.pop(grant.trial, None) is not None:
             machine.trial_succeeded()
 
-    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:  # noqa: D102
+    def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         if self._leases.pop(grant.trial, None) is not None:
             machine.trial_failed(now)
 
-    def release(self, grant: Grant) -> None:  # noqa: D102
+    def release(self, grant: Grant) -> None:
         self._leases.pop(grant.trial, None)
 
 
@@ -329,7 +329,7 @@ class ForcedOpen(State):
 
     name = BreakerState.FORCED_OPEN
 
-    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
         return False
 
 
@@ -338,7 +338,7 @@ class Disabled(State):
 
     name = BreakerState.DISABLED
 
-    def admits(self, machine: BreakerMachine, now: float) -> bool:  # noqa: D102
+    def admits(self, machine: BreakerMachine, now: float) -> bool:
         return True
 
 

@@ -138,7 +138,7 @@ class Received:
     def __init__(
         self,
         status: int = 0,
-        headers: Mapping[str, str] = {},  # noqa: B006 - never written to
+        headers: Mapping[str, str] = {},
         body: Optional[bytes] = None,
         payload: Any = None,
         *,
@@ -266,10 +266,9 @@ def _error_of(payload: Any) -> ErrorInfo:
     error = payload.get("error", payload)
     if type(error) is not dict:
         error = {"message": str(error)}
-    words: List[str] = []
-    for field in ("code", "type", "status"):
-        if isinstance(error.get(field), str):
-            words.append(error[field])
+    words: List[str] = [
+        error[field] for field in ("code", "type", "status") if isinstance(error.get(field), str)
+    ]
     message = error.get("message") or error.get("detail") or ""
     message = message if isinstance(message, str) else str(message)
     deeper = [str(error[field]) for field in ("metadata", "details") if error.get(field)]

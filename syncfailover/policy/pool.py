@@ -51,7 +51,7 @@ class View(NamedTuple):
     groups: Tuple[Tuple[int, Tuple[Candidate, ...]], ...]
     #: The first group's candidates: whom a fresh call chooses among.
     first: Tuple[Candidate, ...]
-    count: int
+    size: int
     valid_until: float
 
     def without(self, exclude: AbstractSet[str], within: Optional[int]) -> Tuple[Sequence[Candidate], int]:
@@ -119,7 +119,7 @@ class EndpointPool:
         if exclude or within is not None:
             candidates, count = view.without(exclude, within)
         else:
-            candidates, count = view.first, view.count
+            candidates, count = view.first, view.size
         if not candidates:
             return None
         candidate = self.balancer.pick(candidates)

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections import deque
 from typing import Any, Callable, Deque, Dict, Generic, List, TypeVar
 
 from ..events import EVENTS, Event

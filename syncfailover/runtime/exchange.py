@@ -38,7 +38,8 @@ def exchange(
     With `stream` the body is left unread.
     """
     try:
-        response = transport.send(request, timeout=clock, stream=True)
+        timeout: Any = clock  # requests passes a urllib3 Timeout on, but does not say so in its types
+        response: Any = transport.send(request, timeout=timeout, stream=True)
         if stream and response.status_code < 400:
             return Received(response.status_code, response.headers, response=response)
         body = response.raw.read(decode_content=True)
@@ -46,7 +47,7 @@ def exchange(
         raise
     except _WIRE_ERRORS as error:
         return _fault(error, clock, secrets)
-    response.take(body)  # type: ignore[attr-defined]
+    response.take(body)
     return Received(
         response.status_code,
         response.raw.headers,
@@ -134,7 +135,7 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
 
 def _chain(error: Optional[BaseException]) -> "list[BaseException]":
     """Follow an error to its cause, through urllib3's and requests' ways of wrapping."""
-    found: "list[BaseException]" = []
+    found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
         wrapped = getattr(error, "reason", None)

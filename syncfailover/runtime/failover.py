@@ -7,14 +7,12 @@ ended: the door that began it turns that into a reply or raises.
 
 import time
 from decimal import Decimal
-from typing import Any, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
 
 from ..errors import (
     AllEndpointsFailed,
     DeadlineExceeded,
     FailoverError,
-    InvalidReply,
-    NoEndpointAvailable,
     RequestRejected,
 )
 from ..events import AttemptRecord, Event
@@ -57,7 +55,7 @@ class Timeouts(NamedTuple):
         """Return these with another total, with another (connect, read) as in requests, or others altogether."""
         if isinstance(value, Timeouts):
             chosen = value
-        elif isinstance(value, tuple) and len(value) == 2:  # noqa: PLR2004 - requests' pair
+        elif isinstance(value, tuple) and len(value) == 2:
             chosen = self._replace(connect=self.connect if value[0] is None else value[0], read=value[1])
         else:
             return self._replace(total=positive("timeout", value))
@@ -143,7 +141,7 @@ def run(registry: Registry, door: Door, call: Call, metrics: Metrics) -> Done:
             waited_s += clock() - now
             now = clock()
             step = _next(registry, course.resume(now), ledger)
-        else:
+        elif type(step) is Stop:
             error = _error(registry, step, ledger, outcomes, received, now - started)
             break
     latency_ms = (now - started) * 1000.0
@@ -245,7 +243,7 @@ def _rejection(
     response: Any,
 ) -> FailoverError:
     if issubclass(kind, RequestRejected):
-        data = {"status": outcome.status, "code": outcome.code, "attempts": attempts}
+        data: Dict[str, Any] = {"status": outcome.status, "code": outcome.code, "attempts": attempts}
         if outcome.retry_after_s is not None:
             data["retry_after"] = outcome.retry_after_s
         return kind(message, response=response, **data)

@@ -117,7 +117,7 @@ class HealthMonitor:
 
     def probe_all(self) -> List[ProbeResult]:
         """Probe every endpoint once, in parallel, and return the results in the registry's order."""
-        results: "queue.SimpleQueue[ProbeResult]" = queue.SimpleQueue()
+        results: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
         endpoints = self._registry.endpoints
         for endpoint in endpoints:
             job = _Job(self._probe, endpoint, self.timeout, results.put)
@@ -219,7 +219,7 @@ class _Job:
     def __call__(self) -> None:
         try:
             result = self._probe(self._endpoint, self._timeout_s)
-        except Exception as error:  # a custom probe; its message may hold anything, so only its type is told
+        except Exception as error:  # noqa: BLE001 - a custom probe; its message may hold anything, so only its type is told
             detail = f"probe raised {type(error).__name__}"
             result = ProbeResult(self._endpoint.name, alive=False, detail=detail)
         self._done(result)
@@ -230,7 +230,7 @@ class _Crew:
 
     def __init__(self, monitor: HealthMonitor) -> None:
         self.wake = threading.Event()
-        self._jobs: "queue.SimpleQueue[Optional[_Job]]" = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Optional[_Job]] = queue.SimpleQueue()
         self._helpers: List[threading.Thread] = []  # only the monitor's thread appends
         self._idle = threading.Semaphore(0)  # helpers that wait for a job
         ref = weakref.ref(monitor, lambda _ref, wake=self.wake: wake.set())  # type: ignore[misc]

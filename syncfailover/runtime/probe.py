@@ -27,7 +27,7 @@ class HttpProbe:
         began = monotonic()
         try:
             secrets = transport.authorize(headers)
-        except Exception as error:  # the caller's callable
+        except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
         request.headers = requests.structures.CaseInsensitiveDict(headers)
         received = exchange(transport, request, AttemptClock(timeout_s, timeout_s), secrets)

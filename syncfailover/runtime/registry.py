@@ -17,7 +17,7 @@ from ..policy.pool import EndpointPool
 from ..policy.retry import RetryBudget
 from ..policy.snapshot import Snapshot
 from . import process
-from .dispatch import Callback, Dispatcher
+from .dispatch import Dispatcher
 
 logger = logging.getLogger(__name__)
 

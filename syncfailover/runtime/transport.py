@@ -7,7 +7,6 @@ from typing import (
     Dict,
     Iterable,
     Iterator,
-    Mapping,
     MutableMapping,
     NamedTuple,
     Optional,
@@ -49,10 +48,9 @@ class EndpointResponse(requests.Response):
         self.request = request
         self.history = []
         self.elapsed = _NO_TIME
-        self.connection = None
 
     @property
-    def headers(self) -> Any:  # type: ignore[override]
+    def headers(self) -> Any:
         """The reply's headers, case-insensitive."""
         if self._headers is None:
             self._headers = requests.structures.CaseInsensitiveDict(getattr(self.raw, "headers", {}))
@@ -63,7 +61,7 @@ class EndpointResponse(requests.Response):
         self._headers = value
 
     @property
-    def encoding(self) -> Optional[str]:  # type: ignore[override]
+    def encoding(self) -> Optional[str]:
         """The encoding that the headers name, or the one set by the caller."""
         if "_encoding" not in self.__dict__:
             self._encoding = requests.utils.get_encoding_from_headers(self.headers)
@@ -74,7 +72,7 @@ class EndpointResponse(requests.Response):
         self._encoding = value
 
     @property
-    def cookies(self) -> Any:  # type: ignore[override]
+    def cookies(self) -> Any:
         """The cookies that this reply sets."""
         if self._cookies is None:
             self._cookies = requests.cookies.RequestsCookieJar()
@@ -94,7 +92,7 @@ class EndpointResponse(requests.Response):
 class EndpointRequest(requests.PreparedRequest):
     """A prepared request whose path and query were worked out before."""
 
-    path_url: str = ""  # type: ignore[assignment,misc]
+    path_url: str = ""
 
 
 class Target:
@@ -125,7 +123,7 @@ class EndpointTransport(HTTPAdapter):
         super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE, max_retries=Retry(0, read=False))
         self.endpoint = endpoint
         self._pool: Any = None
-        self._proxies: Optional[Mapping[str, str]] = None
+        self._proxies: Optional[Dict[str, str]] = None
         self._targets: Dict[str, Target] = {}
         self._fixed: Optional[_Fixed] = None
         process.register(self)
@@ -151,7 +149,7 @@ class EndpointTransport(HTTPAdapter):
         """The headers that belong to this endpoint, its key's among them; for nobody else."""
         return self._fixed_parts().own
 
-    def authorize(self, headers: MutableMapping[str, str]) -> Sequence[str]:
+    def authorize(self, headers: MutableMapping[str, Any]) -> Sequence[str]:
         """Put a key that has to be asked for into headers; return everything among them that must not be shown."""
         secrets = self._fixed_parts().secrets
         if not callable(self.endpoint.api_key):
@@ -203,9 +201,7 @@ class EndpointTransport(HTTPAdapter):
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Return what the request line asks for."""
-        if self._proxies:
-            return super().request_url(request, self._proxies)
-        return request.path_url  # type: ignore[no-any-return]
+        return super().request_url(request, self._proxies) if self._proxies else str(request.path_url)
 
     def build_response(self, req: Any, resp: Any) -> EndpointResponse:
         """Wrap urllib3's response."""
@@ -222,9 +218,14 @@ class EndpointTransport(HTTPAdapter):
         manager.pool_classes_by_scheme = POOLS
         return manager
 
+    def close(self) -> None:
+        """Close idle connections; the next request opens new ones."""
+        self._pool = None
+        super().close()
+
     def after_fork(self) -> None:
         """Leave the parent's sockets to the parent."""
-        self.__setstate__(self.__getstate__())  # type: ignore[no-untyped-call]
+        self.__setstate__(self.__getstate__())
         self._pool = None
 
     def _open_pool(self, request: Any) -> Any:
@@ -236,7 +237,7 @@ class EndpointTransport(HTTPAdapter):
                 request or _request(url), verify, proxies=self._proxies
             )
         else:
-            pool = super().get_connection(url, self._proxies)  # type: ignore[no-untyped-call]
+            pool = super().get_connection(url, self._proxies)
         super().cert_verify(pool, url, verify, None)
         self._proxies = (
             self._proxies if urlsplit(url).scheme == "http" else None

@@ -10,7 +10,7 @@ import io
 import socket
 import ssl
 from time import monotonic
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -82,12 +82,12 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> Optional[int]:
         left = self._clock.deadline - monotonic()
         if left <= 0:
-            raise socket.timeout("timed out")  # noqa: UP041 - an alias only since Python 3.10
+            raise socket.timeout("timed out")
         self._sock.settimeout(left)
-        count = self._raw.readinto(buffer)  # type: ignore[attr-defined,unused-ignore]
+        count = self._raw.readinto(buffer)
         if count:
             self._clock.answered = True
-        return count  # type: ignore[no-any-return,unused-ignore]
+        return count
 
     def fileno(self) -> int:
         return self._raw.fileno()
@@ -98,17 +98,26 @@ class _DeadlineReader(io.RawIOBase):
             super().close()
 
 
-class _DeadlineMixin:
+if TYPE_CHECKING:
+    from urllib3 import HTTPConnectionPool as _Pool
+    from urllib3.connection import HTTPConnection as _Connection
+else:  # mixed into the plain and into the TLS classes below
+    _Connection = _Pool = object
+
+
+class _DeadlineMixin(_Connection):
     """What both kinds of connection do differently from urllib3's."""
 
     #: The attempt that uses the connection now; None outside of one (a proxy's CONNECT).
     clock: Optional[AttemptClock] = None
 
-    def response_class(self, sock: socket.socket, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+    def response_class(  # type: ignore[override]
+        self, sock: socket.socket, *args: Any, **kwargs: Any
+    ) -> http.client.HTTPResponse:
         """Make http.client's response, reading through the deadline."""
         response = http.client.HTTPResponse(sock, *args, **kwargs)
         if self.clock is not None:
-            raw = response.fp.detach()  # type: ignore[attr-defined]
+            raw = response.fp.detach()
             response.fp = io.BufferedReader(_DeadlineReader(raw, sock, self.clock))
         return response
 
@@ -116,25 +125,25 @@ class _DeadlineMixin:
         """Send with what is left of the attempt: urllib3 would give a large body the connect timeout."""
         clock: Optional[AttemptClock] = self.clock
         if clock is not None:
-            if self.sock is None:  # type: ignore[has-type]
-                self.connect()  # type: ignore[attr-defined]
-            self.sock.settimeout(clock.left_s())  # type: ignore[has-type]
+            if self.sock is None:
+                self.connect()
+            self.sock.settimeout(clock.left_s())
             clock.sent = True
-        super().send(data)  # type: ignore[misc]
+        super().send(data)
 
     def close(self) -> None:
         """Close, and forget the attempt."""
         self.clock = None
-        super().close()  # type: ignore[misc]
+        super().close()
 
     def _new_conn(self) -> socket.socket:
         """Open a socket: the connect timeout bounds all addresses of the host together, and the TLS handshake."""
-        host, port = self._dns_host, self.port  # type: ignore[attr-defined]
-        deadline = monotonic() + self.timeout  # type: ignore[attr-defined]
+        host, port = self._dns_host, self.port
+        deadline = monotonic() + (self.timeout or _LEAST_S)
         try:
             found = socket.getaddrinfo(host.strip("[]"), port, allowed_gai_family(), socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise NewConnectionError(self, f"DNS: {host}: {error}") from error  # type: ignore[arg-type]
+            raise NewConnectionError(self, f"DNS: {host}: {error}") from error
         refused: Optional[OSError] = None
         for family, kind, protocol, _name, address in found:
             left = deadline - monotonic()
@@ -142,7 +151,7 @@ class _DeadlineMixin:
                 break
             sock = socket.socket(family, kind, protocol)
             try:
-                for option in self.socket_options or ():  # type: ignore[attr-defined]
+                for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(left)
                 sock.connect(address)
@@ -154,33 +163,33 @@ class _DeadlineMixin:
                 return sock
         if refused is None or isinstance(refused, socket.timeout):
             raise ConnectTimeoutError(self, "connect timed out")
-        raise NewConnectionError(self, str(refused)) from refused  # type: ignore[arg-type]
+        raise NewConnectionError(self, str(refused)) from refused
 
 
-class DeadlineHTTPConnection(_DeadlineMixin, HTTPConnection):  # type: ignore[misc]
+class DeadlineHTTPConnection(_DeadlineMixin, HTTPConnection):
     """A plain connection."""
 
 
-class DeadlineHTTPSConnection(_DeadlineMixin, HTTPSConnection):  # type: ignore[misc]
+class DeadlineHTTPSConnection(_DeadlineMixin, HTTPSConnection):
     """A TLS connection."""
 
 
-class _PoolMixin:
+class _PoolMixin(_Pool):
     """Hand each connection its attempt's clock, and mend a stale connection once."""
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Have a body that is shorter than announced noticed; urllib3 1.26 does not by itself."""
-        return super().urlopen(*args, enforce_content_length=True, **kwargs)  # type: ignore[misc]
+        return super().urlopen(*args, enforce_content_length=True, **kwargs)
 
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
         clock = kwargs.get("timeout")
         if not isinstance(clock, AttemptClock):
-            return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+            return super()._make_request(conn, *args, **kwargs)
         reused = conn.sock is not None
         began = monotonic()
         conn.clock = clock
         try:
-            return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+            return super()._make_request(conn, *args, **kwargs)
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             body = kwargs.get("body")
             repeatable = body is None or isinstance(body, (bytes, str))
@@ -190,19 +199,19 @@ class _PoolMixin:
         # The server had closed this idle connection: nothing was received, so once more over a new one.
         conn.close()
         conn.clock, clock.sent = clock, False
-        return super()._make_request(conn, *args, **kwargs)  # type: ignore[misc]
+        return super()._make_request(conn, *args, **kwargs)
 
 
 class DeadlineHTTPPool(_PoolMixin, HTTPConnectionPool):
     """Connections to one origin without TLS."""
 
-    ConnectionCls = DeadlineHTTPConnection  # type: ignore[assignment]
+    ConnectionCls = DeadlineHTTPConnection
 
 
 class DeadlineHTTPSPool(_PoolMixin, HTTPSConnectionPool):
     """Connections to one origin with TLS."""
 
-    ConnectionCls = DeadlineHTTPSConnection  # type: ignore[assignment]
+    ConnectionCls = DeadlineHTTPSConnection
 
 
 POOLS = {"http": DeadlineHTTPPool, "https": DeadlineHTTPSPool}

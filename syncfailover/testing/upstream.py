@@ -110,7 +110,7 @@ class FakeUpstream:
         """Reset every connection and give the port back; does nothing when stopped already."""
         self._server.become(State.STOPPED)
 
-    def __enter__(self) -> FakeUpstream:  # noqa: PYI034 - typing.Self came with 3.11
+    def __enter__(self) -> FakeUpstream:
         """Start."""
         return self.start()
 

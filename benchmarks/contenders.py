@@ -1,0 +1,210 @@
+"""Who is measured. Each runs in a process of its own, so that nobody pays for another's heap, threads or imports.
+
+`python contenders.py NAME ORIGIN...` serves one contender: it reads a number of calls per line, makes them, and
+answers with a line of JSON.
+"""
+
+import json
+import os
+import sys
+import time
+
+from upstream import MODEL, TEXT
+
+MESSAGES = [
+    {"role": "system", "content": "You are a careful assistant. Answer in plain English, without lists."},
+    {"role": "user", "content": "Explain in two or three sentences what failover means for somebody who calls an API."},
+]
+OPTIONS = {"temperature": 0.2, "max_tokens": 256}
+PAYLOAD = {"model": MODEL, "messages": MESSAGES, **OPTIONS}
+
+PATH = "/v1/chat/completions"
+_JSON = {"Content-Type": "application/json"}
+#: Untimed calls before each block: another process had the caches in between.
+WARM_UP = 3
+
+
+def _text_of(payload):
+    return payload["choices"][0]["message"]["content"]
+
+
+# Each maker takes the origins and returns (call, text): what is timed, and how its result is checked afterwards.
+
+
+def bare_requests(origins):
+    import requests
+
+    session, url = requests.Session(), origins[0] + PATH
+    return lambda: session.post(url, json=PAYLOAD), lambda reply: _text_of(reply.json())
+
+
+def requests_and_json(origins):
+    import requests
+
+    session, url = requests.Session(), origins[0] + PATH
+    return lambda: session.post(url, json=PAYLOAD).json(), _text_of
+
+
+def urllib3_pool(origins):
+    import urllib3
+
+    pool, url = urllib3.PoolManager(), origins[0] + PATH
+
+    def call():
+        return pool.request("POST", url, body=json.dumps(PAYLOAD).encode(), headers=_JSON)
+
+    return call, lambda reply: _text_of(json.loads(reply.data))
+
+
+def prepared_request(origins):
+    import requests
+
+    adapter = requests.adapters.HTTPAdapter()
+    prepared = requests.Request("POST", origins[0] + PATH, json=PAYLOAD).prepare()
+
+    def call():
+        response = adapter.send(prepared)
+        _ = response.content  # the session would have read it
+        return response
+
+    return call, lambda reply: _text_of(reply.json())
+
+
+def requests_and_tenacity(origins):
+    import requests
+    import tenacity
+
+    session, url = requests.Session(), origins[0] + PATH
+    retried = tenacity.retry(
+        stop=tenacity.stop_after_attempt(4),
+        wait=tenacity.wait_exponential_jitter(initial=0.5, max=8),
+        retry=tenacity.retry_if_exception_type(requests.RequestException),
+    )
+
+    @retried
+    def call():
+        response = session.post(url, json=PAYLOAD)
+        response.raise_for_status()
+        return response
+
+    return call, lambda reply: _text_of(reply.json())
+
+
+def elastic_transport(origins):
+    from elastic_transport import Transport
+
+    transport = Transport(origins, max_retries=3)
+    headers = {"content-type": "application/json", "accept": "application/json"}
+
+    def call():
+        return transport.perform_request("POST", PATH, headers=headers, body=PAYLOAD)
+
+    return call, lambda reply: _text_of(reply.body)
+
+
+def openai_sdk(origins):
+    from openai import OpenAI
+
+    client = OpenAI(base_url=origins[0] + "/v1", api_key="sk-benchmark", max_retries=3)
+
+    def call():
+        return client.chat.completions.create(model=MODEL, messages=MESSAGES, **OPTIONS)
+
+    return call, lambda reply: reply.choices[0].message.content
+
+
+def litellm_router(origins):
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its price list would be fetched from the net
+    import litellm
+
+    litellm.telemetry = False
+    deployments = [
+        {
+            "model_name": MODEL,
+            "litellm_params": {"model": f"openai/{MODEL}", "api_base": origin + "/v1", "api_key": "sk-benchmark"},
+        }
+        for origin in origins
+    ]
+    router = litellm.Router(model_list=deployments, num_retries=3)
+
+    def call():
+        return router.completion(model=MODEL, messages=MESSAGES, **OPTIONS)
+
+    return call, lambda reply: reply.choices[0].message.content
+
+
+def _endpoints(origins):
+    from syncfailover import Endpoint
+
+    prices = {MODEL: (2, 8)}
+    return [
+        Endpoint(f"relay-{n}", origin + "/v1", f"sk-benchmark-{n}", weight=3 - n, max_latency_ms=1000, prices=prices)
+        for n, origin in enumerate(origins)
+    ]
+
+
+def client_chat(origins):
+    from syncfailover import FailoverClient
+
+    client = FailoverClient(_endpoints(origins), model=MODEL)
+    if not client.wait_until_ready(5.0):
+        raise RuntimeError("the monitor found nobody alive")
+
+    def text(reply):
+        if not reply.cost_usd or len(reply.attempts) != 1:
+            raise AssertionError(f"no cost, or more than one attempt: {reply.cost_usd}, {reply.attempts}")
+        return reply.text
+
+    return lambda: client.chat(MESSAGES, **OPTIONS), text
+
+
+def session_post(origins):
+    from syncfailover import FailoverSession
+
+    session = FailoverSession(_endpoints(origins))
+    return lambda: session.post("/chat/completions", json=PAYLOAD), lambda reply: _text_of(reply.json())
+
+
+BASELINE = "requests.Session().post(url, json=payload)"
+CHAT = "**syncfailover** client.chat"
+SESSION = "**syncfailover** FailoverSession.post"
+#: Name -> how it is made.
+CONTENDERS = {
+    BASELINE: bare_requests,
+    "the same, and .json()": requests_and_json,
+    "urllib3 PoolManager.request": urllib3_pool,
+    "prepared request, HTTPAdapter.send": prepared_request,
+    "elastic-transport": elastic_transport,
+    CHAT: client_chat,
+    SESSION: session_post,
+    "requests + tenacity": requests_and_tenacity,
+    "openai SDK": openai_sdk,
+    "litellm Router": litellm_router,
+}
+
+
+def serve(name, origins):
+    """Answer each number on standard input with the seconds that so many calls took, until it ends."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not get between the answers
+    try:
+        call, text = CONTENDERS[name](origins)
+    except ImportError as error:
+        out.write(json.dumps({"missing": f"not installed ({error.name})"}) + "\n")
+        return
+    out.write(json.dumps({}) + "\n")
+    for line in sys.stdin:
+        count = int(line)
+        for _ in range(WARM_UP):
+            call()
+        wall, cpu = time.perf_counter(), time.process_time()
+        replies = [call() for _ in range(count)]
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        wrong = sum(text(reply) != TEXT for reply in replies)
+        out.write(json.dumps({"wall": wall, "cpu": cpu, "wrong": wrong}) + "\n")
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2:])
+    sys.stderr.flush()
+    os._exit(0)  # some libraries' threads would keep it

@@ -1,0 +1,159 @@
+"""The measurements as Markdown, and what of them misses a limit."""
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from typing import NamedTuple
+
+import choosing
+import contenders
+import imports
+
+_LIBRARIES = ("syncfailover", "requests", "urllib3", "tenacity", "elastic-transport", "openai", "litellm")
+#: Name -> the most that its ratio to the baseline may be, wall and CPU.
+CALL_LIMITS = {contenders.CHAT: 0.60, contenders.SESSION: 1.10}
+IMPORT_LIMIT = 1.10
+CHOOSING_LIMIT_US = 8.0
+#: How many times the time with few endpoints the time with many may be.
+GROWTH_LIMIT = 3.0
+
+
+class Section(NamedTuple):
+    """A part of the report, and what in it is beyond its limit."""
+
+    lines: list
+    missed: list
+
+
+def head(command):
+    """Say when, on what and how it was measured."""
+    return [
+        "# Measured",
+        "",
+        f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d} · {platform.python_implementation()} "
+        f"{platform.python_version()} · {platform.system()} {platform.machine()} · {os.cpu_count()} cores · "
+        f"load {os.getloadavg()[0]:.1f} at the end",
+        "",
+        " · ".join(f"{name} {version}" for name, version in _versions()),
+        "",
+        f"    {command}",
+        "",
+        "Contenders take turns in small blocks, each in its own process; a ratio is taken within its round, and the",
+        "table shows the median of all rounds with the middle half of them in brackets. Smaller is better.",
+        "",
+    ]
+
+
+def calls(ratios, baseline_ms, absent, served):
+    """Show what a call costs."""
+    lines = [
+        "## A call",
+        "",
+        "One thread against a local nginx that answers with a fixed chat completion over kept-alive connections;",
+        f"1.00 is {baseline_ms[0].median:.2f} ms of wall clock and {baseline_ms[1].median:.2f} ms of CPU.",
+        "`client.chat` has three endpoints, and monitor, breaker, metrics, cost and reply object are included.",
+        "",
+        "| | wall | CPU | limit | |",
+        "|---|---|---|---|---|",
+    ]
+    missed = []
+    for name in contenders.CONTENDERS:
+        if name in absent:
+            lines.append(f"| {name} | {absent[name]} | | | |")
+            continue
+        limit = CALL_LIMITS.get(name)
+        over = [] if limit is None else [s for s in ratios[name] if s.median > limit]
+        missed += [f"{name}: {spread.median:.2f}, limit {limit:.2f}" for spread in over]
+        lines.append(_row(name, *ratios[name], "" if limit is None else f"{limit:.2f}", _verdict(limit, over)))
+    spread_over = ", ".join(str(count) for count in served.get(contenders.CHAT, ()))
+    lines += [
+        "",
+        "Every reply was checked for its text, and in a separate pass the upstream's log for one request per call;",
+        f"`client.chat` spread them over its three endpoints (weights 3, 2, 1) as {spread_over}.",
+        "",
+    ]
+    return Section(lines, missed)
+
+
+def importing(ratios, baseline_ms, absent):
+    """Show what an import costs."""
+    lines = [
+        "## An import",
+        "",
+        f"Fresh interpreters, the import alone; 1.00 is `import requests`, {baseline_ms[0].median:.0f} ms.",
+        "",
+        "| | wall | CPU | limit | |",
+        "|---|---|---|---|---|",
+    ]
+    missed = []
+    for name in imports.NAMES:
+        if name in absent:
+            lines.append(f"| `import {name}` | {absent[name]} | | | |")
+            continue
+        limit = IMPORT_LIMIT if name == "syncfailover" else None
+        over = [] if limit is None else [s for s in ratios[name] if s.median > limit]
+        missed += [f"import {name}: {spread.median:.2f}, limit {limit:.2f}" for spread in over]
+        shown = "" if limit is None else f"{limit:.2f}"
+        lines.append(_row(f"`import {name}`", *ratios[name], shown, _verdict(limit, over)))
+    return Section([*lines, ""], missed)
+
+
+def choices(micros, ratios):
+    """Show what choosing an endpoint costs."""
+    few, many = choosing.FEW, choosing.MANY
+    measure = micros[choosing.YARDSTICK, 0][0].median
+    lines = [
+        "## Choosing an endpoint",
+        "",
+        f"One choice with its report, in µs; limits {CHOOSING_LIMIT_US:.0f} µs with {few} endpoints, and "
+        f"{GROWTH_LIMIT:.0f} times that with {many:,}. In brackets the",
+        f"time by `registry.acquire()`. The yardstick, 10 calls of a method that counts in a dictionary, took {measure:.2f} µs.",
+        "",
+        f"| balancer | {few} endpoints | in yardsticks | {many:,} endpoints | growth | |",
+        "|---|---|---|---|---|---|",
+    ]
+    missed = []
+    for label, count in micros:
+        if count != few:
+            continue
+        (one, one_public), (all_of, all_public) = micros[label, few], micros[label, many]
+        growth = all_of.median / one.median
+        over = [
+            f"choosing, {label}, {n:,} endpoints: {time.median:.1f} µs, limit {limit:.1f} µs"
+            for n, time, limit in (
+                (few, one, CHOOSING_LIMIT_US),
+                (few, one_public, CHOOSING_LIMIT_US),
+                (many, all_of, GROWTH_LIMIT * one.median),
+                (many, all_public, GROWTH_LIMIT * one_public.median),
+            )
+            if time.median > limit
+        ]
+        missed += over
+        lines.append(
+            _row(
+                label,
+                f"{one.median:.1f} ({one_public.median:.1f})",
+                f"{ratios[label, few][0].median:.1f}",
+                f"{all_of.median:.1f} ({all_public.median:.1f})",
+                f"x{growth:.1f}",
+                _verdict(1, over),
+            )
+        )
+    return Section([*lines, ""], missed)
+
+
+def _row(*cells):
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _verdict(limit, over):
+    return "" if limit is None else "missed" if over else "kept"
+
+
+def _versions():
+    for name in _LIBRARIES:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"

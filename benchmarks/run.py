@@ -1,0 +1,114 @@
+"""Measure syncfailover against what one would use instead: python benchmarks/run.py.
+
+The results of a whole run go to benchmarks/RESULTS.md; a quick or partial one is only shown.
+"""
+
+import argparse
+import os
+import sys
+
+import measure
+
+sys.path.insert(1, str(measure.HERE.parent))  # the checkout, also where nothing is installed
+
+import choosing
+import contenders
+import imports
+import report
+from upstream import NginxMissing, Upstream
+
+_PARTS = ("calls", "imports", "choosing")
+_RESULTS = measure.HERE / "RESULTS.md"
+
+
+def main(arguments):
+    """Measure, show and write; return the exit code."""
+    options = _parser().parse_args(arguments)
+    parts = options.only or _PARTS
+    _leave_environment_behind()
+    sections = []
+    try:
+        if "calls" in parts:
+            sections.append(_calls(*(12, 20) if options.quick else (120, 50), names=options.contender))
+    except NginxMissing as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if "imports" in parts:
+        sections.append(_imports(7 if options.quick else 41))
+    if "choosing" in parts:
+        sections.append(_choosing(7 if options.quick else 41))
+    command = " ".join(["python benchmarks/run.py", *arguments])
+    text = "\n".join([*report.head(command), *(line for section in sections for line in section.lines)])
+    sys.stdout.write(text)
+    if not (options.quick or options.only or options.contender):
+        _RESULTS.write_text(text, encoding="utf-8")
+    missed = [line for section in sections for line in section.missed]
+    for line in missed:
+        sys.stderr.write(f"limit missed: {line}\n")
+    return 1 if missed and options.check else 0
+
+
+def _calls(rounds, block, names=None):
+    names = [contenders.BASELINE, *names] if names else list(contenders.CONTENDERS)
+    _say("a call: checking that each call is one request ...")
+    with Upstream(logged=True) as upstream:
+        served = measure.verify(upstream, names, block)
+    _say(f"a call: {rounds} rounds of {block} calls each ...")
+    with Upstream() as upstream:
+        workers, absent = measure.workers_for(names, upstream.origins)
+        try:
+            blocks = {worker.name: lambda worker=worker: worker.run(block) for worker in workers}
+            measure.rounds_of(blocks, 1)  # connections are opened, caches filled
+            results = measure.rounds_of(blocks, rounds)
+        finally:
+            for worker in workers:
+                worker.close()
+    absent.update({name: "not measured" for name in contenders.CONTENDERS if name not in names})
+    each = {name: [(wall / block * 1e3, cpu / block * 1e3) for wall, cpu in of] for name, of in results.items()}
+    baseline_ms = measure.absolute(each)[contenders.BASELINE]
+    return report.calls(measure.ratios(results, contenders.BASELINE), baseline_ms, absent, served)
+
+
+def _imports(rounds):
+    _say(f"an import: {rounds} rounds ...")
+    names, absent = imports.installed()
+    measures = {name: lambda name=name: imports.measure(name) for name in names}
+    measure.rounds_of(measures, 1)  # byte code is compiled and cached
+    results = measure.rounds_of(measures, rounds)
+    each = {name: [(wall * 1e3, cpu * 1e3) for wall, cpu in of] for name, of in results.items()}
+    baseline_ms = measure.absolute(each)[imports.BASELINE]
+    return report.importing(measure.ratios(results, imports.BASELINE), baseline_ms, absent)
+
+
+def _choosing(rounds):
+    _say(f"choosing: {rounds} rounds of {choosing.CALLS} choices each ...")
+    cases = choosing.cases()
+    measure.rounds_of(cases, 1)
+    results = measure.rounds_of(cases, rounds)
+    return report.choices(measure.absolute(results), measure.ratios(results, (choosing.YARDSTICK, 0)))
+
+
+def _leave_environment_behind():
+    """A proxy of the machine's has no business between two local processes."""
+    for name in list(os.environ):
+        if name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            del os.environ[name]
+    path = [str(measure.HERE.parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+
+
+def _say(line):
+    sys.stderr.write(line + "\n")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds; for a look, not for a number")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a limit is missed")
+    parser.add_argument("--only", action="append", choices=_PARTS, help="measure only this part; may be repeated")
+    parser.add_argument("--contender", action="append", choices=contenders.CONTENDERS, help="and the baseline only")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
