@@ -2,10 +2,11 @@
 
 import time
 
+from upstream import MODEL
+
 from syncfailover import Endpoint, EndpointRegistry, ProbeResult
 from syncfailover.policy.balancer import BALANCERS
 from syncfailover.policy.outcome import SUCCEEDED
-from upstream import MODEL
 
 FEW, MANY = 3, 1000
 YARDSTICK = "yardstick"
@@ -37,7 +38,12 @@ class Case:
     def __init__(self, balancer, count, *, weights):
         self._registry = EndpointRegistry(
             [
-                Endpoint(f"e{n}", f"http://127.0.0.1:{n + 1}/v1", weight=weights(n, count), prices={MODEL: 1 + n % 7})
+                Endpoint(
+                    f"e{n}",
+                    f"http://127.0.0.1:{n + 1}/v1",
+                    weight=weights(n, count),
+                    prices={MODEL: 1 + n % 7},
+                )
                 for n in range(count)
             ],
             balancer=balancer,

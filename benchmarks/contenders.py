@@ -3,6 +3,7 @@
 `python contenders.py NAME ORIGIN...` serves one contender: it reads a number of calls per line, makes them, and
 answers with a line of JSON.
 """
+# ruff: noqa: PLC0415 - each process imports only its own contender
 
 import json
 import os
@@ -13,7 +14,10 @@ from upstream import MODEL, TEXT
 
 MESSAGES = [
     {"role": "system", "content": "You are a careful assistant. Answer in plain English, without lists."},
-    {"role": "user", "content": "Explain in two or three sentences what failover means for somebody who calls an API."},
+    {
+        "role": "user",
+        "content": "Explain in two or three sentences what failover means for somebody who calls an API.",
+    },
 ]
 OPTIONS = {"temperature": 0.2, "max_tokens": 256}
 PAYLOAD = {"model": MODEL, "messages": MESSAGES, **OPTIONS}
@@ -77,7 +81,7 @@ def requests_and_tenacity(origins):
     session, url = requests.Session(), origins[0] + PATH
     retried = tenacity.retry(
         stop=tenacity.stop_after_attempt(4),
-        wait=tenacity.wait_exponential_jitter(initial=0.5, max=8),
+        wait=tenacity.wait_exponential(multiplier=0.5, max=8),
         retry=tenacity.retry_if_exception_type(requests.RequestException),
     )
 
@@ -91,9 +95,10 @@ def requests_and_tenacity(origins):
 
 
 def elastic_transport(origins):
-    from elastic_transport import Transport
+    from elastic_transport import NodeConfig, Transport
 
-    transport = Transport(origins, max_retries=3)
+    nodes = [NodeConfig("http", "127.0.0.1", int(origin.rsplit(":", 1)[1])) for origin in origins]
+    transport = Transport(nodes, max_retries=3)
     headers = {"content-type": "application/json", "accept": "application/json"}
 
     def call():
@@ -121,7 +126,11 @@ def litellm_router(origins):
     deployments = [
         {
             "model_name": MODEL,
-            "litellm_params": {"model": f"openai/{MODEL}", "api_base": origin + "/v1", "api_key": "sk-benchmark"},
+            "litellm_params": {
+                "model": f"openai/{MODEL}",
+                "api_base": origin + "/v1",
+                "api_key": "sk-benchmark",
+            },
         }
         for origin in origins
     ]
@@ -138,7 +147,14 @@ def _endpoints(origins):
 
     prices = {MODEL: (2, 8)}
     return [
-        Endpoint(f"relay-{n}", origin + "/v1", f"sk-benchmark-{n}", weight=3 - n, max_latency_ms=1000, prices=prices)
+        Endpoint(
+            f"relay-{n}",
+            origin + "/v1",
+            f"sk-benchmark-{n}",
+            weight=3 - n,
+            max_latency_ms=1000,
+            prices=prices,
+        )
         for n, origin in enumerate(origins)
     ]
 
@@ -168,6 +184,8 @@ def session_post(origins):
 BASELINE = "requests.Session().post(url, json=payload)"
 CHAT = "**syncfailover** client.chat"
 SESSION = "**syncfailover** FailoverSession.post"
+#: Without these there is nothing to compare; the others take part where they are installed.
+REQUIRED = (BASELINE, CHAT, SESSION)
 #: Name -> how it is made.
 CONTENDERS = {
     BASELINE: bare_requests,
@@ -189,8 +207,10 @@ def serve(name, origins):
     os.dup2(2, 1)  # what a library prints must not get between the answers
     try:
         call, text = CONTENDERS[name](origins)
-    except ImportError as error:
-        out.write(json.dumps({"missing": f"not installed ({error.name})"}) + "\n")
+    except ImportError:
+        if name in REQUIRED:
+            raise
+        out.write(json.dumps({"missing": "not installed"}) + "\n")
         return
     out.write(json.dumps({}) + "\n")
     for line in sys.stdin:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from contenders import WARM_UP
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -50,7 +52,9 @@ class Worker:
         self._process.stdin.write(f"{calls}\n")
         answer = self._answer()
         if answer["wrong"]:
-            raise SystemExit(f"{self.name}: {answer['wrong']} of {calls} replies were not what the upstream sends")
+            raise SystemExit(
+                f"{self.name}: {answer['wrong']} of {calls} replies were not what the upstream sends"
+            )
         return answer["wall"], answer["cpu"]
 
     def close(self):
@@ -73,8 +77,6 @@ def workers_for(names, origins):
 
 def verify(upstream, names, calls):
     """Check by the upstream's own log that a call is one request; return per contender how many each origin served."""
-    from contenders import WARM_UP
-
     served = {}
     workers, _ = workers_for(names, upstream.origins)
     for worker in workers:
@@ -85,7 +87,9 @@ def verify(upstream, names, calls):
         served[worker.name] = [now - then for now, then in zip(after, before)]
         worker.close()
         if sum(after) != expected:
-            raise SystemExit(f"{worker.name}: {calls + WARM_UP} calls, but the upstream served {served[worker.name]}")
+            raise SystemExit(
+                f"{worker.name}: {calls + WARM_UP} calls, but the upstream served {served[worker.name]}"
+            )
     return served
 
 

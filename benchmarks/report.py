@@ -1,6 +1,6 @@
 """The measurements as Markdown, and what of them misses a limit."""
 
-import datetime
+import datetime as dt
 import os
 import platform
 from importlib import metadata
@@ -28,12 +28,11 @@ class Section(NamedTuple):
 
 def head(command):
     """Say when, on what and how it was measured."""
+    machine = f"{platform.system()} {platform.machine()} · {os.cpu_count()} cores"
     return [
         "# Measured",
         "",
-        f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d} · {platform.python_implementation()} "
-        f"{platform.python_version()} · {platform.system()} {platform.machine()} · {os.cpu_count()} cores · "
-        f"load {os.getloadavg()[0]:.1f} at the end",
+        f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d} · {platform.python_implementation()} {platform.python_version()} · {machine}",
         "",
         " · ".join(f"{name} {version}" for name, version in _versions()),
         "",
@@ -63,9 +62,11 @@ def calls(ratios, baseline_ms, absent, served):
             lines.append(f"| {name} | {absent[name]} | | | |")
             continue
         limit = CALL_LIMITS.get(name)
-        over = [] if limit is None else [s for s in ratios[name] if s.median > limit]
-        missed += [f"{name}: {spread.median:.2f}, limit {limit:.2f}" for spread in over]
-        lines.append(_row(name, *ratios[name], "" if limit is None else f"{limit:.2f}", _verdict(limit, over)))
+        over = _over(limit, ratios[name])
+        missed += [f"{name}: {what}" for what in over]
+        lines.append(
+            _row(name, *ratios[name], "" if limit is None else f"{limit:.2f}", _verdict(limit, over))
+        )
     spread_over = ", ".join(str(count) for count in served.get(contenders.CHAT, ()))
     lines += [
         "",
@@ -92,8 +93,8 @@ def importing(ratios, baseline_ms, absent):
             lines.append(f"| `import {name}` | {absent[name]} | | | |")
             continue
         limit = IMPORT_LIMIT if name == "syncfailover" else None
-        over = [] if limit is None else [s for s in ratios[name] if s.median > limit]
-        missed += [f"import {name}: {spread.median:.2f}, limit {limit:.2f}" for spread in over]
+        over = _over(limit, ratios[name])
+        missed += [f"import {name}: {what}" for what in over]
         shown = "" if limit is None else f"{limit:.2f}"
         lines.append(_row(f"`import {name}`", *ratios[name], shown, _verdict(limit, over)))
     return Section([*lines, ""], missed)
@@ -106,9 +107,9 @@ def choices(micros, ratios):
     lines = [
         "## Choosing an endpoint",
         "",
-        f"One choice with its report, in µs; limits {CHOOSING_LIMIT_US:.0f} µs with {few} endpoints, and "
-        f"{GROWTH_LIMIT:.0f} times that with {many:,}. In brackets the",
-        f"time by `registry.acquire()`. The yardstick, 10 calls of a method that counts in a dictionary, took {measure:.2f} µs.",
+        "One choice with its report, in µs; in brackets by the public `registry.acquire()`. The limits are",
+        f"{CHOOSING_LIMIT_US:.0f} µs with {few} endpoints, and {GROWTH_LIMIT:.0f} times its own with {many:,}. The yardstick, 10 calls of",
+        f"a method that counts in a dictionary, took {measure:.2f} µs.",
         "",
         f"| balancer | {few} endpoints | in yardsticks | {many:,} endpoints | growth | |",
         "|---|---|---|---|---|---|",
@@ -145,6 +146,16 @@ def choices(micros, ratios):
 
 def _row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _over(limit, spreads):
+    """Say which of wall and CPU are beyond the limit."""
+    named = zip(("wall", "CPU"), spreads)
+    return [
+        f"{name} {spread.median:.2f}, limit {limit:.2f}"
+        for name, spread in named
+        if limit is not None and spread.median > limit
+    ]
 
 
 def _verdict(limit, over):

@@ -6,6 +6,7 @@ The results of a whole run go to benchmarks/RESULTS.md; a quick or partial one i
 import argparse
 import os
 import sys
+import tempfile
 
 import measure
 
@@ -64,7 +65,9 @@ def _calls(rounds, block, names=None):
             for worker in workers:
                 worker.close()
     absent.update({name: "not measured" for name in contenders.CONTENDERS if name not in names})
-    each = {name: [(wall / block * 1e3, cpu / block * 1e3) for wall, cpu in of] for name, of in results.items()}
+    each = {
+        name: [(wall / block * 1e3, cpu / block * 1e3) for wall, cpu in of] for name, of in results.items()
+    }
     baseline_ms = measure.absolute(each)[contenders.BASELINE]
     return report.calls(measure.ratios(results, contenders.BASELINE), baseline_ms, absent, served)
 
@@ -72,9 +75,10 @@ def _calls(rounds, block, names=None):
 def _imports(rounds):
     _say(f"an import: {rounds} rounds ...")
     names, absent = imports.installed()
-    measures = {name: lambda name=name: imports.measure(name) for name in names}
-    measure.rounds_of(measures, 1)  # byte code is compiled and cached
-    results = measure.rounds_of(measures, rounds)
+    with tempfile.TemporaryDirectory(prefix="bench-bytecode-") as cache:
+        measures = {name: lambda name=name: imports.measure(name, cache) for name in names}
+        measure.rounds_of(measures, 1)  # compiles
+        results = measure.rounds_of(measures, rounds)
     each = {name: [(wall * 1e3, cpu * 1e3) for wall, cpu in of] for name, of in results.items()}
     baseline_ms = measure.absolute(each)[imports.BASELINE]
     return report.importing(measure.ratios(results, imports.BASELINE), baseline_ms, absent)
@@ -102,11 +106,17 @@ def _say(line):
 
 
 def _parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds; for a look, not for a number")
     parser.add_argument("--check", action="store_true", help="exit 1 if a limit is missed")
-    parser.add_argument("--only", action="append", choices=_PARTS, help="measure only this part; may be repeated")
-    parser.add_argument("--contender", action="append", choices=contenders.CONTENDERS, help="and the baseline only")
+    parser.add_argument(
+        "--only", action="append", choices=_PARTS, help="measure only this part; may be repeated"
+    )
+    parser.add_argument(
+        "--contender", action="append", choices=contenders.CONTENDERS, help="and the baseline only"
+    )
     return parser
 
 

@@ -8,7 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-INSTALL = "nginx is needed as the upstream: apt-get install nginx-light (Debian, Ubuntu), or brew install nginx"
+INSTALL = (
+    "nginx is needed as the upstream: apt-get install nginx-light (Debian, Ubuntu), or brew install nginx"
+)
 
 MODEL = "gpt-4.1"
 TEXT = (
@@ -85,7 +87,9 @@ class Upstream:
         self.origins = [f"http://127.0.0.1:{port}" for port in self.ports]
 
     def __enter__(self):
-        binary = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+        binary = shutil.which("nginx") or shutil.which(
+            "nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin"
+        )
         if binary is None:
             raise NginxMissing(INSTALL)
         self._home = tempfile.TemporaryDirectory(prefix="bench-nginx-", ignore_cleanup_errors=True)

@@ -8,18 +8,42 @@ import queue
 import random
 import time
 from bisect import bisect_right
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Deque, Dict, List, NamedTuple, Optional, Protocol, Sequence, TextIO, Tuple, Type, Union
+from collections import Counter, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from textwrap import wrap
+from typing import (
+    AbstractSet,
+    Deque,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+    Union,
+)
 
 from .client import FailoverClient
 from .endpoint import Endpoint
 from .errors import FailoverError
 from .events import AttemptRecord, Event
-from .live_table import Canvas, Cell, Column, Line, bar, glyphs_for, plain, table
-from .policy.snapshot import EndpointState, Snapshot
+from .live_table import (
+    Board,
+    Canvas,
+    Cell,
+    Column,
+    Line,
+    LiveView,
+    PlainView,
+    Row,
+    View,
+    plain,
+    table,
+    width_of,
+)
 from .testing import FakeUpstream
 
 MODEL = "gpt-4.1"
@@ -45,6 +69,9 @@ class Role(NamedTuple):
 CAST = (Role("alpha", 3, 0.030), Role("beta", 2, 0.040), Role("gamma", 1, 0.050))
 NAMES = tuple(role.name for role in CAST)
 
+#: The three acts.
+BEFORE, DURING, AFTER = range(3)
+
 
 class Plan(NamedTuple):
     """What is to happen, and when; times are in seconds from the beginning."""
@@ -54,6 +81,11 @@ class Plan(NamedTuple):
     threads: int = 8
     killed: Tuple[str, ...] = ("alpha",)
     seed: Optional[int] = None
+
+    @property
+    def others(self) -> Tuple[str, ...]:
+        """Those who stay alive."""
+        return tuple(name for name in NAMES if name not in self.killed)
 
     @property
     def killed_at(self) -> float:
@@ -91,20 +123,23 @@ News = Union[Called, Event]
 
 def run(plan: Plan, out: TextIO, *, live: bool) -> int:
     """Play the demo; return 0 if it came out as promised, 1 if not, with the reason printed."""
-    inbox: "queue.SimpleQueue[News]" = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
+    out.write(
+        "syncfailover demo: three endpoints on this machine, real calls over real sockets, no key needed\n\n"
+    )
     with ExitStack() as stack:
         upstreams = {role.name: stack.enter_context(_upstream(role)) for role in CAST}
         client = stack.enter_context(_client(plan, upstreams))
         for event in _TOLD:
             client.on(event, inbox.put)
-        view: View = LiveView(out, plan) if live else PlainView(out, plan)
-        stack.enter_context(view)
+        view: View = LiveView(stack.enter_context(Canvas(out))) if live else PlainView(out)
         show = Show(plan, upstreams, client, inbox, view)
         show.play()
-    tally = show.tally
-    out.write("\n" + "\n".join(plain(line) for line in closing_table(tally)) + "\n\n")
-    reasons = objections(plan, tally)
-    out.write(verdict(plan, tally, reasons) + "\n")
+    reasons = objections(plan, show.tally)
+    width = width_of(out)
+    closing = [plain(line) for line in closing_table(show.tally, width)]
+    sentence = verdict(plan, show.tally, reasons)
+    out.write("\n".join(["", *closing, "", *([sentence] if width is None else wrap(sentence, width)), ""]))
     return 1 if reasons else 0
 
 
@@ -136,57 +171,44 @@ def _client(plan: Plan, upstreams: Dict[str, FakeUpstream]) -> FailoverClient:
     )
 
 
-class Traffic:
-    """Threads that call at a steady rate and put what came of each call into the inbox."""
+@contextmanager
+def traffic(client: FailoverClient, plan: Plan, inbox: "queue.SimpleQueue[News]") -> Iterator[None]:
+    """Have threads call at a steady rate meanwhile, and put what came of each call into the inbox."""
+    stop: queue.SimpleQueue[None] = queue.SimpleQueue()
+    period_s = plan.threads / plan.rate
 
-    def __init__(self, client: FailoverClient, plan: Plan, inbox: "queue.SimpleQueue[News]") -> None:
-        self._client = client
-        self._inbox = inbox
-        self._threads = plan.threads
-        self._period_s = plan.threads / plan.rate
-        self._stop: "queue.SimpleQueue[None]" = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(plan.threads, thread_name_prefix="demo-caller")
-        self._callers: List["Future[None]"] = []
+    def keep_calling(due: float) -> None:
+        while not _heard(stop, due):
+            inbox.put(_call(client))
+            due = max(due + period_s, time.monotonic())
 
-    def __enter__(self) -> "Traffic":
-        """Begin, the threads evenly apart."""
-        apart_s = self._period_s / self._threads
-        self._callers = [self._pool.submit(self._keep_calling, n * apart_s) for n in range(self._threads)]
-        return self
-
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        """Let each thread finish its call; raise what should never happen in one."""
-        for _ in self._callers:
-            self._stop.put(None)
-        self._pool.shutdown()
-        if error is None:
-            for caller in self._callers:
-                caller.result()
-
-    def _keep_calling(self, first_in_s: float) -> None:
-        due = time.monotonic() + first_in_s
-        while not self._stopped(due):
-            self._inbox.put(self._call())
-            due = max(due + self._period_s, time.monotonic())
-
-    def _stopped(self, due: float) -> bool:
+    with ThreadPoolExecutor(plan.threads, thread_name_prefix="demo-caller") as pool:
+        now = time.monotonic()
+        callers = [pool.submit(keep_calling, now + n / plan.rate) for n in range(plan.threads)]
         try:
-            self._stop.get(timeout=max(0.0, due - time.monotonic()))
-        except queue.Empty:
-            return False
-        return True
+            yield
+        finally:
+            for _ in callers:
+                stop.put(None)
+    for caller in callers:
+        caller.result()  # raises what should never happen in one
 
-    def _call(self) -> Called:
-        try:
-            reply = self._client.chat(_QUESTION)
-        except FailoverError as error:
-            return Called(time.monotonic(), getattr(error, "attempts", ()), str(error))
-        return Called(time.monotonic(), reply.attempts, None)
+
+def _heard(signal: "queue.SimpleQueue[None]", until: float) -> bool:
+    """Wait for a signal, until that time; tell whether it came."""
+    try:
+        signal.get(timeout=max(0.0, until - time.monotonic()))
+    except queue.Empty:
+        return False
+    return True
+
+
+def _call(client: FailoverClient) -> Called:
+    try:
+        reply = client.chat(_QUESTION)
+    except FailoverError as error:
+        return Called(time.monotonic(), getattr(error, "attempts", ()), str(error))
+    return Called(time.monotonic(), reply.attempts, None)
 
 
 class Tally:
@@ -195,7 +217,7 @@ class Tally:
     def __init__(self) -> None:
         #: When the killed died, and when they were revived, on the monotonic clock.
         self.turns: List[float] = []
-        self.calls = self.failed = self.failovers = 0
+        self.calls = self.failed = self.saved = 0
         self.cost_usd = 0.0
         self.first_error: Optional[str] = None
         #: By (endpoint, act).
@@ -203,7 +225,7 @@ class Tally:
         self.failed_attempts: Dict[str, int] = Counter()
         #: When each endpoint first answered after the revival.
         self.back_at: Dict[str, float] = {}
-        self._latency_ms: Dict[str, float] = Counter()
+        self._latency_ms: Dict[str, float] = defaultdict(float)
         self._recent: Dict[str, Deque[float]] = {name: deque() for name in NAMES}
 
     def add(self, call: Called) -> None:
@@ -217,8 +239,8 @@ class Tally:
                 self._add_served(attempt, call.at)
             else:
                 self.failed_attempts[attempt.endpoint] += 1
-        if len({attempt.endpoint for attempt in call.ledger}) > 1:
-            self.failovers += 1
+        if call.error is None and call.ledger[0].endpoint != call.ledger[-1].endpoint:
+            self.saved += 1
 
     def _add_served(self, attempt: AttemptRecord, at: float) -> None:
         name, act = attempt.endpoint, bisect_right(self.turns, at)
@@ -226,8 +248,13 @@ class Tally:
         self._latency_ms[name] += attempt.latency_ms
         self._recent[name].append(at)
         self.cost_usd += attempt.cost_usd or 0.0
-        if act == 2:
+        if act == AFTER:
             self.back_at.setdefault(name, at)
+
+    def headline(self) -> str:
+        """Say the most important in one line."""
+        answered = self.calls - self.failed
+        return f"{answered} calls answered, {self.failed} failed, {self.saved} saved by failover, ${self.cost_usd:.4f}"
 
     def rate(self, name: str, now: float) -> int:
         """Return how many calls an endpoint served within the last second."""
@@ -236,7 +263,7 @@ class Tally:
             recent.popleft()
         return len(recent)
 
-    def total(self, names: Sequence[str] = NAMES, acts: Sequence[int] = (0, 1, 2)) -> int:
+    def total(self, names: Sequence[str] = NAMES, acts: Sequence[int] = (BEFORE, DURING, AFTER)) -> int:
         """Return how many calls these endpoints served in these acts."""
         return sum(self.served[name, act] for name in names for act in acts)
 
@@ -244,32 +271,6 @@ class Tally:
         """Return the average latency of what these endpoints served."""
         served = self.total(names)
         return sum(self._latency_ms[name] for name in names) / served if served else None
-
-
-class Board(NamedTuple):
-    """Everything that a view can show at one moment."""
-
-    act: int
-    seconds_left: float
-    snapshot: Snapshot
-    tally: Tally
-    now: float
-
-
-class View(Protocol):
-    """Shows the play, as a context manager."""
-
-    def told(self, text: str) -> None:
-        """Take in a line of narration."""
-
-    def show(self, board: Board) -> None:
-        """Show how everything is; called about five times per second."""
-
-    def __enter__(self) -> Any:
-        """Begin."""
-
-    def __exit__(self, *error: object) -> None:
-        """End."""
 
 
 class Show:
@@ -298,12 +299,12 @@ class Show:
         self._client.wait_until_ready()
         self._began = time.monotonic()
         self._tell(f"{plan.threads} threads call client.chat(); {listed(NAMES)} share the calls by weight")
-        with Traffic(self._client, plan, self._inbox):
+        with traffic(self._client, plan, self._inbox):
             self._watch(plan.killed_at)
             self._kill()
-            self._tell(f"{who} {were(plan.killed)} killed: connections reset, new ones refused")
+            self._tell(f"KILLED {who}: connections reset, new ones refused")
             self._watch(plan.revived_at)
-            self._tell(f"{who} {were(plan.killed)} revived; two good probes, and calls may try again")
+            self._tell(f"REVIVED {who}: two good health checks, and a call may try again")
             self._revive()
             self._watch(plan.seconds)
             self._watch(plan.seconds + _GRACE_S, unless_back=True)
@@ -328,10 +329,8 @@ class Show:
                 return
             if time.monotonic() >= self._shown_at + _FRAME_S:
                 self._show()
-            try:
+            with suppress(queue.Empty):
                 self._take(self._inbox.get(timeout=min(left, _FRAME_S)))
-            except queue.Empty:
-                pass
 
     def _drain(self) -> None:
         while not self._inbox.empty():
@@ -342,20 +341,115 @@ class Show:
             if is_worth_telling(news):
                 self._tell(_TOLD[news.name].format_map(news._asdict()))
             return
-        failovers, failed, back = self.tally.failovers, self.tally.failed, len(self.tally.back_at)
+        known = self.tally.failed, self.tally.saved, set(self.tally.back_at)
         self.tally.add(news)
-        if self.tally.failed == 1 and not failed:
-            self._tell(f"a call FAILED: {news.error}")
-        if self.tally.failovers == 1 and not failovers and news.error is None:
-            first, last = news.ledger[0], news.ledger[-1]
-            self._tell(f"a call to {first.endpoint} failed ({first.detail}); {last.endpoint} answered it instead")
-        if len(self.tally.back_at) > back and news.ledger[-1].endpoint in self._plan.killed:
-            self._tell(f"{news.ledger[-1].endpoint} takes traffic again; its share grows back over 10 s")
+        self._tell_firsts(news, *known)
+
+    def _tell_firsts(self, call: Called, failed: int, saved: int, back: AbstractSet[str]) -> None:
+        """Tell what a call was the first to meet; the numbers are those before it."""
+        if self.tally.failed > failed == 0:
+            self._tell(f"a call FAILED: {call.error}")
+        if self.tally.saved > saved == 0:
+            first, last = call.ledger[0], call.ledger[-1]
+            self._tell(
+                f"a call to {first.endpoint} failed ({first.detail}); {last.endpoint} answered it instead"
+            )
+        for name in (self.tally.back_at.keys() - back) & set(self._plan.killed):
+            self._tell(f"{name} takes traffic again; its share grows back over 10 s")
 
     def _tell(self, text: str) -> None:
         self._view.told(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def _show(self) -> None:
         self._shown_at = now = time.monotonic()
-        left = max(0.0, self._began + self._plan.seconds - now)
-        self._view.show(Board(len(self.tally.turns), left, self._client.status(), self.tally, now))
+        tally, act = self.tally, len(self.tally.turns)
+        rows = [
+            Row(
+                state,
+                tally.total([state.name]),
+                tally.rate(state.name, now),
+                tally.failed_attempts[state.name],
+            )
+            for state in self._client.status().endpoints
+        ]
+        left_s = max(0.0, self._began + self._plan.seconds - now)
+        self._view.show(Board(acts(self._plan.killed), act, left_s, tally.headline(), rows))
+
+
+def acts(killed: Sequence[str]) -> Tuple[str, ...]:
+    """Name the three acts."""
+    who = listed(killed)
+    return "all serve", f"{who} dead", f"{who} back"
+
+
+#: How an event is told.
+_TOLD = {
+    "breaker_opened": "{endpoint}: breaker opens, calls skip it: {reason}",
+    "breaker_half_opened": "{endpoint}: breaker half-open, one live call may try it",
+    "breaker_closed": "{endpoint}: breaker closes, the trial call succeeded",
+    "health_changed": "{endpoint}: health checks say {new} ({reason})",
+    "all_down": "no endpoint is up",
+    "recovered": "{reason} again",
+}
+
+
+def is_worth_telling(event: Event) -> bool:
+    """Leave out what belongs to the start: the first check of each endpoint."""
+    return not (event.name == "health_changed" and event.old == "unknown" and event.new != "unhealthy")
+
+
+def closing_table(tally: Tally, width: Optional[int]) -> List[Line]:
+    """Say what each endpoint did in each act."""
+    columns = [
+        Column("endpoint"),
+        Column("served before", align=">"),
+        Column("during", align=">"),
+        Column("after", align=">"),
+        Column("failed attempts", align=">", rank=1),
+        Column("average latency", align=">", rank=2),
+    ]
+    rows = [_closing_row(name, [name], tally) for name in NAMES]
+    return table(columns, [*rows, _closing_row("all", NAMES, tally)], width)
+
+
+def _closing_row(title: str, names: Sequence[str], tally: Tally) -> Line:
+    latency_ms = tally.latency_ms(names)
+    counts = [
+        *(tally.total(names, [act]) for act in (BEFORE, DURING, AFTER)),
+        sum(tally.failed_attempts[name] for name in names),
+    ]
+    latency = "-" if latency_ms is None else f"{latency_ms:.0f} ms"
+    return [Cell(title), *(Cell(str(count)) for count in counts), Cell(latency)]
+
+
+def objections(plan: Plan, tally: Tally) -> List[str]:
+    """Return everything that did not come out as promised."""
+    reasons = []
+    if tally.failed:
+        reasons.append(f"{tally.failed} of {tally.calls} calls failed (the first: {tally.first_error})")
+    if not tally.total(plan.others, [DURING]):
+        reasons.append(f"nobody else was there to serve with {listed(plan.killed)} dead")
+    absent = [name for name in plan.killed if name not in tally.back_at]
+    if absent:
+        reasons.append(f"{listed(absent)} served no call after the revival")
+    return reasons
+
+
+def verdict(plan: Plan, tally: Tally, reasons: Sequence[str]) -> str:
+    """Say in one sentence how it came out."""
+    if reasons:
+        return f"FAILED: {'; '.join(reasons)}."
+    who = listed(plan.killed)
+    died, revived = tally.turns
+    back_s = max(tally.back_at[name] for name in plan.killed) - revived
+    return (
+        f"PASSED: none of {tally.calls} calls failed; with {who} dead for {revived - died:.1f} s, "
+        f"{listed(plan.others)} answered {tally.total(plan.others, [DURING])} calls, and {back_s:.1f} s after the "
+        f"revival {who} took traffic again ({tally.total(plan.killed, [AFTER])} calls)."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -6,10 +6,31 @@ can go to a pipe or to a log as it is.
 
 import os
 import shutil
-from types import TracebackType
-from typing import List, NamedTuple, Optional, Sequence, TextIO, Tuple, Type
+import time
+from collections import deque
+from typing import Deque, List, NamedTuple, Optional, Protocol, Sequence, TextIO, Tuple
+
+from .policy.breaker import BreakerState
+from .policy.health import HealthStatus
+from .policy.snapshot import EndpointState
 
 _GAP = "  "
+#: Characters of the longest bar.
+_BAR = 12
+#: Lines of narration that stay in sight.
+_TOLD = 7
+
+_STATUS_STYLES = {
+    HealthStatus.HEALTHY: "green",
+    HealthStatus.DEGRADED: "yellow",
+    HealthStatus.UNHEALTHY: "red",
+}
+_BREAKER_STYLES = {
+    BreakerState.CLOSED: "green",
+    BreakerState.HALF_OPEN: "yellow",
+    BreakerState.OPEN: "red",
+    BreakerState.FORCED_OPEN: "red",
+}
 
 # ECMA-48, "Select Graphic Rendition" and the cursor controls; ?25 is DEC's cursor.
 _SGR = {"bold": "1", "dim": "2", "red": "1;31", "green": "32", "yellow": "33", "invert": "7"}
@@ -77,7 +98,10 @@ def bar(value: float, full: float, width: int, glyph: str) -> str:
 
 
 def table(
-    columns: Sequence[Column], rows: Sequence[Line], width: Optional[int] = None, ellipsis: str = ASCII.ellipsis
+    columns: Sequence[Column],
+    rows: Sequence[Line],
+    width: Optional[int] = None,
+    ellipsis: str = ASCII.ellipsis,
 ) -> List[Line]:
     """Lay out a heading and rows within `width` characters; None takes the room that they need."""
     kept = list(range(len(columns)))
@@ -140,6 +164,7 @@ class Canvas:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._height = 0
+        self.glyphs = glyphs_for(out)
 
     @property
     def width(self) -> int:
@@ -165,12 +190,7 @@ class Canvas:
         self._out.write(_HIDE_CURSOR)
         return self
 
-    def __exit__(
-        self,
-        kind: Optional[Type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Give the terminal back as it was; what was drawn stays."""
         self._out.write(_RESET + _SHOW_CURSOR)
         self._out.flush()
@@ -190,3 +210,127 @@ def _painted(line: Line, width: int) -> str:
 def width_of(out: TextIO) -> Optional[int]:
     """Return how wide a table may be: as the terminal; in a file or a mail, as it needs."""
     return shutil.get_terminal_size().columns - 1 if out.isatty() else None
+
+
+class Row(NamedTuple):
+    """One endpoint at one moment."""
+
+    state: EndpointState
+    served: int
+    #: Calls within the last second.
+    rate: int
+    failed: int
+
+
+class Board(NamedTuple):
+    """Everything that a view shows at one moment."""
+
+    acts: Sequence[str]
+    #: Which of them is on.
+    act: int
+    seconds_left: float
+    headline: str
+    rows: Sequence[Row]
+
+
+class View(Protocol):
+    """Shows a play to somebody."""
+
+    def told(self, text: str) -> None:
+        """Take in a line of narration."""
+
+    def show(self, board: Board) -> None:
+        """Show how everything is; called several times per second."""
+
+
+class PlainView:
+    """Lines for a pipe or a log: what is told, and once in a second how everything is."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._next_at = 0.0
+
+    def told(self, text: str) -> None:
+        """Print it."""
+        self._out.write(f"{text}\n")
+        self._out.flush()
+
+    def show(self, board: Board) -> None:
+        """Print a line, if the last one is a second old."""
+        now = time.monotonic()
+        if now < self._next_at:
+            return
+        self._next_at = now + 1.0
+        who = "; ".join(
+            f"{row.state.name} {row.state.status.value}/{row.state.breaker.value} {row.rate}/s"
+            for row in board.rows
+        )
+        self.told(f"{time.strftime('%H:%M:%S')}  {board.headline} | {who}")
+
+
+class LiveView:
+    """A block on a terminal: the acts, a row per endpoint, the headline, and what was told last."""
+
+    _COLUMNS = (
+        Column("endpoint", 8),
+        Column("status", 9, rank=1),
+        Column("breaker", 9, rank=2),
+        Column("latency", 7, ">", rank=7),
+        Column("in flight", 9, ">", rank=8),
+        Column("served", 6, ">", rank=3),
+        Column("calls/s", 7, ">", rank=4),
+        Column("", _BAR, rank=5),
+        Column("failed", 6, ">", rank=6),
+        Column("reason", 9, rank=9, elastic=True),
+    )
+
+    def __init__(self, canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._glyphs = canvas.glyphs
+        self._told: Deque[str] = deque(maxlen=_TOLD)
+
+    def told(self, text: str) -> None:
+        """Keep it for the next drawing."""
+        self._told.append(text)
+
+    def show(self, board: Board) -> None:
+        """Draw everything anew."""
+        width, ellipsis = self._canvas.width, self._glyphs.ellipsis
+        busiest = max(1, sum(row.rate for row in board.rows))
+        rows = [self._row(row, busiest) for row in board.rows]
+        told = [Cell(clip(text, width, ellipsis), "dim") for text in self._told]
+        latest = [Cell(cell.text, "bold") for cell in told[-1:]]
+        lines: List[Line] = [
+            self._acts(board),
+            [],
+            *table(self._COLUMNS, rows, width, ellipsis),
+            [],
+            [Cell(board.headline, "bold")],
+            [],
+            *([cell] for cell in (*told[:-1], *latest)),
+        ]
+        self._canvas.draw(lines)
+
+    def _acts(self, board: Board) -> Line:
+        line: List[Cell] = []
+        for number, act in enumerate(board.acts):
+            line.append(Cell(f" {number + 1} {act} ", "invert" if number == board.act else "dim"))
+            line.append(Cell(f" {self._glyphs.arrow} " if number + 1 < len(board.acts) else "   "))
+        return [*line, Cell(f"{board.seconds_left:.0f} s left", "dim")]
+
+    def _row(self, row: Row, full: int) -> Line:
+        state = row.state
+        latency = "-" if state.latency_ms is None else f"{state.latency_ms:.0f} ms"
+        good = "green" if state.eligible else "red"
+        return [
+            Cell(state.name, "bold"),
+            Cell(state.status.value, _STATUS_STYLES.get(state.status, "")),
+            Cell(state.breaker.value, _BREAKER_STYLES.get(state.breaker, "")),
+            Cell(latency),
+            Cell(str(state.in_flight)),
+            Cell(str(row.served)),
+            Cell(str(row.rate)),
+            Cell(bar(row.rate, full, _BAR, self._glyphs.bar), good),
+            Cell(str(row.failed), "red" if row.failed else ""),
+            Cell(state.reason, "dim"),
+        ]

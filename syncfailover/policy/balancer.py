@@ -18,31 +18,34 @@ _COMPARED = 8
 
 
 class RoundRobin:
-    """Everybody in turn: rotates over those who are eligible now."""
+    """Everybody in turn: whoever of those eligible now has waited longest, so that no changing set starves anyone."""
 
     def __init__(self) -> None:
-        self._seen: Tuple[Any, ...] = ()
+        self._seen: Candidates = ()
+        self._queue: Tuple[Any, ...] = ()
         self._next = 0
+        self._turn = 0
+        self._last_turn: Dict[str, int] = {}
 
     def __repr__(self) -> str:
         return "RoundRobin()"
 
     def pick(self, candidates: Candidates) -> Any:
-        """Return the one after the last one picked."""
-        if candidates is not self._seen:
+        """Return the one whose last turn is longest ago."""
+        if candidates is not self._seen or type(candidates) is not tuple:
             self._follow(candidates)
         index = self._next
-        self._next = (index + 1) % len(candidates)
-        return candidates[index]
+        self._next = (index + 1) % len(self._queue)
+        self._turn += 1
+        chosen = self._queue[index]
+        self._last_turn[chosen.endpoint.name] = self._turn
+        return chosen
 
     def _follow(self, candidates: Candidates) -> None:
-        """Keep the place in the rotation when somebody joins or leaves."""
-        fresh = tuple(candidates)
-        if [c.endpoint for c in fresh] != [c.endpoint for c in self._seen]:
-            upcoming = self._seen[self._next :] + self._seen[: self._next]
-            place = {c.endpoint.name: i for i, c in enumerate(fresh)}
-            self._next = next((place[c.endpoint.name] for c in upcoming if c.endpoint.name in place), 0)
-        self._seen = fresh
+        """Line up a new set: those who never had a turn first, in the given order."""
+        self._seen = candidates
+        self._queue = tuple(sorted(candidates, key=lambda c: self._last_turn.get(c.endpoint.name, 0)))
+        self._next = 0
 
 
 class WeightedRoundRobin:

@@ -172,8 +172,11 @@ class BreakerMachine:
         self._become(DISABLED, "disabled")
 
     def reset(self) -> None:
-        """Start anew, closed."""
+        """Start anew, closed; a closed one forgets its failures."""
         self._become(CLOSED, "reset")
+        self.failures = 0
+        if self._window is not None:
+            self._window.clear()
 
     def next_try_at(self, now: float) -> Optional[float]:
         """Return when a trial may pass (now, if it already may); None where no time is set."""

@@ -179,7 +179,7 @@ class EndpointPool:
             node.last_success = now
             node.health.confirm(now)
             breaker.success(attempt.grant, now)
-            self._rests.end(node.name, attempt.model)
+            changes_view = self._rests.end(node.name, attempt.model, attempt.started) or changes_view
         elif rule.breaker is FAILURE:
             node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
             breaker.failure(attempt.grant, now, outcome.detail)

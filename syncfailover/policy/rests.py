@@ -13,8 +13,9 @@ _FIRST_S, _LAST_S = 0.5, 8.0
 
 
 class Rest(NamedTuple):
-    """How long, and for the how-manieth time in a row."""
+    """Since when, until when, and for the how-manieth time in a row."""
 
+    since: float
     until: float
     nth: int
 
@@ -36,10 +37,13 @@ class Rests:
         old: Optional[Rest] = self._pairs.get((endpoint, model))
         nth = 0 if old is None else old.nth
         until = now + min(seconds or _FIRST_S * 2.0 ** min(nth, 10), _LONGEST_S if seconds else _LAST_S)
-        self._pairs[endpoint, model] = Rest(until if old is None else max(until, old.until), nth + 1)
+        self._pairs[endpoint, model] = Rest(now, until if old is None else max(until, old.until), nth + 1)
         self._any = True
 
-    def end(self, endpoint: str, model: Optional[str]) -> None:
-        """Forget a pair: it has answered."""
-        if self._any:
-            self._pairs.pop((endpoint, model), None)
+    def end(self, endpoint: str, model: Optional[str], started: float) -> bool:
+        """Forget a pair: it has answered a call begun since it rests; tell whether there was anything to forget."""
+        rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
+        if rest is None or started < rest.since:
+            return False
+        del self._pairs[endpoint, model]
+        return True
