@@ -16,6 +16,8 @@ from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, Timeouts, run
 from .runtime.metrics import Metrics
+from .runtime.monitor import HealthMonitor
+from .runtime.probe import HttpProbe
 from .runtime.registry import Registry
 from .runtime.transport import EndpointRequest, Transports
 from .runtime.wire import AttemptClock
@@ -61,8 +63,10 @@ class FailoverAdapter(BaseAdapter):
         prefix: the URLs that this adapter is mounted for.
         timeout: seconds for a whole call where the request names none, or `Timeouts`.
         max_retries: further attempts after the first, or a urllib3 `Retry`.
+        probe_when: "always", "idle" or "never"; the health monitor starts with the first request.
         metrics: where calls are counted; None makes its own.
         transports: connections to share; None makes its own.
+        monitor: a monitor to share; None makes its own, which `close` ends.
 
     """
 
@@ -73,8 +77,10 @@ class FailoverAdapter(BaseAdapter):
         *,
         timeout: Union[float, Timeouts] = 30.0,
         max_retries: Union[int, Retry] = 3,
+        probe_when: str = "always",
         metrics: Optional[Metrics] = None,
         transports: Optional[Transports] = None,
+        monitor: Optional[HealthMonitor] = None,
     ) -> None:
         super().__init__()
         if not urlsplit(text("prefix", prefix)).hostname:
@@ -87,6 +93,8 @@ class FailoverAdapter(BaseAdapter):
         self._retry = FailoverRetry.from_value(max_retries)
         self.transports = Transports(registry.endpoints) if transports is None else transports
         self._owns_transports = transports is None
+        self.monitor = monitor or HealthMonitor(registry, HttpProbe(self.transports), probe_when=probe_when)
+        self._owns_monitor = monitor is None
         self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
 
     def send(
@@ -99,6 +107,7 @@ class FailoverAdapter(BaseAdapter):
         proxies: Optional[Mapping[str, str]] = None,  # noqa: ARG002
     ) -> requests.Response:
         """Send a prepared request to endpoints until one answers; TLS and proxies are each endpoint's own."""
+        self.monitor.start()
         path = (request.url or "")[len(self.prefix) :]
         body = _Body(request, self._maps_models)
         timeouts = self._timeouts if timeout is None else self._timeouts.changed(timeout)
@@ -124,7 +133,9 @@ class FailoverAdapter(BaseAdapter):
         return cast("requests.Response", response)
 
     def close(self) -> None:
-        """Close idle connections, unless they are shared with somebody who goes on."""
+        """End the monitor's threads and close idle connections, unless they are shared with somebody who goes on."""
+        if self._owns_monitor:
+            self.monitor.close()
         if self._owns_transports:
             self.transports.close()
 

@@ -11,7 +11,19 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import (
+    AbstractSet,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+)
 from urllib.parse import urlsplit
 
 from . import providers
@@ -198,13 +210,10 @@ def _named_endpoints(arguments: argparse.Namespace, path: Dict[str, str]) -> Lis
         key = os.environ.get(arguments.key_env, "").strip()
         if not key:
             raise ConfigurationError(f"--key-env: the environment variable {arguments.key_env} is not set")
-    named: Dict[str, str] = {}
+    named: List[Tuple[str, str]] = []
     for word in arguments.url:
-        name, url = _name_and_url(word, named)
-        if name in named:
-            raise ConfigurationError(f"url: the name {name!r} is given twice")
-        named[name] = url
-    return [_named_endpoint(arguments.provider, name, url, key, path) for name, url in named.items()]
+        named.append(_name_and_url(word, {name for name, _url in named}))
+    return [_named_endpoint(arguments.provider, name, url, key, path) for name, url in named]
 
 
 def _named_endpoint(
@@ -215,7 +224,7 @@ def _named_endpoint(
     return providers.from_keys(provider, [key], name=name, base_url=url, **path)[0]
 
 
-def _name_and_url(word: str, taken: Dict[str, str]) -> Tuple[str, str]:
+def _name_and_url(word: str, taken: AbstractSet[str]) -> Tuple[str, str]:
     """Split `name=url`; a URL without a name goes by host and port, or by itself where that is taken."""
     name, equals, url = word.partition("=")
     if equals and "://" not in name:
@@ -292,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{_PROG} {__version__}")
     parser.set_defaults(command=lambda _arguments: _help(parser))
-    commands = parser.add_subparsers(title="commands", metavar="")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_demo(commands)
     _add_check(commands)
     _add_upstream(commands)

@@ -13,12 +13,13 @@ from .policy.snapshot import Snapshot
 from .runtime.failover import Timeouts
 from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
-from .runtime.probe import HttpProbe
 from .runtime.transport import Transports
 from .validation import reject
 
 #: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
 _HOME = "http://syncfailover.invalid/"
+#: The brief's: health check every 2 s with 1 s timeout.
+_INTERVAL_S, _TIMEOUT_S = 2.0, 1.0
 
 
 class FailoverSession(requests.Session):
@@ -51,8 +52,8 @@ class FailoverSession(requests.Session):
         *,
         timeout: Union[float, Timeouts] = 30.0,
         max_retries: Union[int, Retry] = 3,
-        probe_interval: float = 2.0,
-        probe_timeout: float = 1.0,
+        probe_interval: float = _INTERVAL_S,
+        probe_timeout: float = _TIMEOUT_S,
         probe_when: str = "always",
         transports: Optional[Transports] = None,
         metrics: Optional[Metrics] = None,
@@ -63,24 +64,16 @@ class FailoverSession(requests.Session):
         self.registry = registry_from(
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
-        self._transports = Transports(self.registry.endpoints) if transports is None else transports
-        self._owns_transports = transports is None
-        self._monitor = monitor or HealthMonitor(
-            self.registry,
-            HttpProbe(self._transports),
-            interval=probe_interval,
-            timeout=probe_timeout,
-            probe_when=probe_when,
-        )
-        self._owns_monitor = monitor is None
         self._closed = False
         self._door = FailoverAdapter(
             self.registry,
             _HOME,
             timeout=timeout,
             max_retries=max_retries,
-            transports=self._transports,
+            probe_when=probe_when,
+            transports=transports,
             metrics=metrics,
+            monitor=monitor,
         )
         self.mount(_HOME, self._door)
 
@@ -98,7 +91,6 @@ class FailoverSession(requests.Session):
         if url.startswith("//"):
             raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
         if not urlsplit(url).scheme:
-            self._monitor.start()
             url = _HOME + url.lstrip("/")
         return super().request(method, url, *args, **kwargs)
 
@@ -113,14 +105,16 @@ class FailoverSession(requests.Session):
     def close(self) -> None:
         """End the monitor's threads and close idle connections; calling it again does nothing."""
         self._closed = True
-        if self._owns_monitor:
-            self._monitor.close()
-        if self._owns_transports:
-            self._transports.close()
         super().close()
 
 
-def registry_from(endpoints: Union[Iterable[Endpoint], EndpointRegistry], **options: Any) -> EndpointRegistry:
+def registry_from(
+    endpoints: Union[Iterable[Endpoint], EndpointRegistry],
+    *,
+    probe_interval: float,
+    probe_timeout: float,
+    **options: Any,
+) -> EndpointRegistry:
     """Return the registry to use: the caller's own, or a new one made of endpoints and options.
 
     Raises:
@@ -128,9 +122,12 @@ def registry_from(endpoints: Union[Iterable[Endpoint], EndpointRegistry], **opti
 
     """
     if not isinstance(endpoints, EndpointRegistry):
-        return EndpointRegistry(endpoints, **options)
-    own = {"probe_interval", "probe_timeout"}
+        return EndpointRegistry(
+            endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
+        )
+    if (probe_interval, probe_timeout) != (_INTERVAL_S, _TIMEOUT_S):
+        options.update(probe_interval=probe_interval, probe_timeout=probe_timeout)
     for name, value in options.items():
-        if name not in own:
+        if value != getattr(endpoints, name, None):
             raise reject(name, value, "no such option here: the EndpointRegistry that was passed has its own")
     return endpoints

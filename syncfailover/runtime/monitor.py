@@ -17,7 +17,9 @@ from ..endpoint import Endpoint
 from ..policy.health import ProbeResult
 from ..validation import one_of, positive
 from . import process
+from .probe import HttpProbe
 from .registry import Registry
+from .transport import Transports
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,15 @@ _LOOK_S = 0.5
 class HealthMonitor:
     """Probes every endpoint of a registry, in parallel, and lets the registry know.
 
+        monitor = HealthMonitor(registry)
+        monitor.start()
+
     Args:
         registry: whom to tell.
-        probe: makes one probe, within the seconds it is given, and raises nothing.
-        interval: seconds between probes of one endpoint, jittered by 5 %; the first comes at a random time in it.
-        timeout: seconds for one probe in all.
+        probe: makes one probe, `probe(endpoint, timeout_s) -> ProbeResult`; None asks the endpoint's health path.
+        interval: seconds between probes of one endpoint, jittered by 5 %, the first at a random time in it; None
+            takes the registry's.
+        timeout: seconds for one probe in all; None takes the registry's.
         probe_when: "always"; "idle" leaves out an endpoint that served a call within the interval; "never" only
             probes when asked to.
         chance: random numbers from 0 to 1.
@@ -54,18 +60,18 @@ class HealthMonitor:
     def __init__(
         self,
         registry: Registry,
-        probe: Probe,
+        probe: Optional[Probe] = None,
         *,
-        interval: float = 2.0,
-        timeout: float = 1.0,
+        interval: Optional[float] = None,
+        timeout: Optional[float] = None,
         probe_when: str = "always",
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self.interval = positive("probe_interval", interval)
-        self.timeout = positive("probe_timeout", timeout)
+        self.interval = registry.probe_interval if interval is None else positive("probe_interval", interval)
+        self.timeout = registry.probe_timeout if timeout is None else positive("probe_timeout", timeout)
         self.probe_when = one_of("probe_when", probe_when, PROBE_WHEN)
         self._registry = registry
-        self._probe = probe
+        self._probe: Probe = HttpProbe(Transports(registry.endpoints)) if probe is None else probe
         self._chance = chance
         self._closed = False
         self._reset()

@@ -1,0 +1,131 @@
+"""The parts of a client that callers of the OpenAI API know: chat, embeddings, models."""
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+from .caller import Caller
+from .chat.reply import ApiReply, ChatReply
+from .runtime.failover import Done, Timeouts
+from .validation import reject
+
+
+class Chat:
+    """`client.chat`: callable with a prompt or messages, and the OpenAI SDK's `chat.completions`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        #: `create(model=..., messages=...)`, as an openai-SDK caller already wrote it.
+        self.completions = Completions(caller)
+
+    def __call__(
+        self,
+        prompt: Union[str, Sequence[Mapping[str, Any]]],
+        *,
+        model: Optional[str] = None,
+        timeout: Union[float, Timeouts, None] = None,
+        **params: Any,
+    ) -> ChatReply:
+        """Ask for one whole answer.
+
+        Args:
+            prompt: a text, sent as the user's message, or a list of messages in the OpenAI shape.
+            model: the caller's name for the model; the client's own where None.
+            timeout: seconds for the whole call, or `Timeouts`.
+            params: any other field of a chat completion (`temperature`, `tools`, ...).
+
+        Raises:
+            ConfigurationError: an argument that cannot work.
+            FailoverError: its subclass says what was tried, and what came of it.
+
+        """
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        return self.completions.create(messages=messages, model=model, timeout=timeout, **params)
+
+
+class Completions:
+    """`client.chat.completions`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def create(
+        self,
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        model: Optional[str] = None,
+        timeout: Union[float, Timeouts, None] = None,
+        **params: Any,
+    ) -> ChatReply:
+        """Ask for one whole answer; see `Chat.__call__`."""
+        params = {"messages": _messages(messages), **_checked_params(params)}
+        done = self._caller.post("chat/completions", "choices", model, timeout, params)
+        return ChatReply(_payload(done), **_story(done))
+
+
+class Embeddings:
+    """`client.embeddings`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def create(
+        self,
+        *,
+        input: Any,  # noqa: A002 - the field's name in the API
+        model: Optional[str] = None,
+        timeout: Union[float, Timeouts, None] = None,
+        **params: Any,
+    ) -> ApiReply:
+        """Return embeddings of a text or of a list of texts."""
+        params = {"input": input, **_checked_params(params)}
+        done = self._caller.post("embeddings", "data", model, timeout, params)
+        return ApiReply(_payload(done), **_story(done))
+
+
+class Models:
+    """`client.models`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def list(self, *, timeout: Union[float, Timeouts, None] = None) -> ApiReply:
+        """Return the model list of whichever endpoint answers."""
+        done = self._caller.get("models", "data", timeout)
+        return ApiReply(_payload(done), **_story(done))
+
+
+#: Words that mean something to this package; they must not reach a provider as a field of the payload.
+_NOT_YET = ("stream", "affinity", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
+
+
+def _checked_params(params: Dict[str, Any]) -> Dict[str, Any]:
+    for name in _NOT_YET:
+        if params.get(name):
+            raise reject(name, params[name], "nothing: this version does not support it yet")
+        params.pop(name, None)
+    return params
+
+
+def _messages(messages: Any) -> List[Mapping[str, Any]]:
+    allowed = "a text, or a list of messages like {'role': 'user', 'content': '...'}"
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
+        raise reject("messages", messages, allowed)
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise reject(f"messages[{index}]", message, allowed)
+    return list(messages)
+
+
+def _payload(done: Done) -> Dict[str, Any]:
+    received = done.received
+    payload: Dict[str, Any] = {} if received is None else received.payload
+    return payload
+
+
+def _story(done: Done) -> Dict[str, Any]:
+    last = done.ledger[-1]
+    return {
+        "endpoint": last.endpoint,
+        "latency_ms": done.latency_ms,
+        "cost_usd": last.cost_usd,
+        "attempts": done.ledger,
+    }

@@ -1,0 +1,278 @@
+"""The command line, run as users run it: in a process of its own, or through `main` where nothing else is shown."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, Iterator, Tuple
+
+import pytest
+
+from syncfailover import __version__, providers
+from syncfailover.cli import KEY_VARIABLES, main
+from syncfailover.testing import FakeUpstream, Hang
+
+KEY = "sk-made-up-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own keys and proxies out."""
+    for name in (*KEY_VARIABLES.values(), "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def upstreams() -> Iterator[Tuple[FakeUpstream, FakeUpstream, FakeUpstream]]:
+    """Run three upstreams that ask for a key."""
+    with FakeUpstream("a", api_key=KEY) as a, FakeUpstream("b", api_key=KEY) as b, FakeUpstream("c") as c:
+        yield a, b, c
+
+
+def command(*words: str, **environment: str) -> Dict[str, Any]:
+    """Say how to start the command line in a process of its own."""
+    return {
+        "args": [sys.executable, "-m", "syncfailover", *words],
+        "env": {**os.environ, **environment},
+        "stderr": subprocess.PIPE,
+        "universal_newlines": True,
+    }
+
+
+def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command line to its end."""
+    return subprocess.run(**command(*words, **environment), stdout=subprocess.PIPE, timeout=20, check=False)
+
+
+def into_closed_pipe(*words: str) -> Tuple[int, str]:
+    """Run a command that nobody listens to; return its exit code and what it complains of."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(**command(*words), stdout=writing) as process:
+        os.close(writing)
+        _, complaint = process.communicate(timeout=20)
+        return process.returncode, complaint
+
+
+def test_without_a_command_it_shows_help(capsys: pytest.CaptureFixture) -> None:
+    """`syncfailover` alone names the commands and is no error."""
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("demo", "check", "upstream"))
+
+
+def test_version() -> None:
+    """`python -m syncfailover --version` gives the package's version."""
+    assert run("--version").stdout == f"syncfailover {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["nonsense"], "nonsense"),
+        (["check"], "HOLYSHEEP_API_KEYS"),
+        (["check", "ftp://host"], "base_url: 'ftp://host'"),
+        (["check", "http://host?key=secret"], "no query"),
+        (["check", "=http://host"], "name: ''"),
+        (["check", "a=http://host", "a=http://other"], "each name only once"),
+        (["check", "http://host", "--timeout", "0"], "'0' is not a number of at least 0.01"),
+        (["check", "http://host", "--timeout", "nan"], "'nan' is not a number"),
+        (["check", "http://host", "--path", "a b"], "health_check_path: 'a b'"),
+        (["check", "http://host", "--provider", "acme"], "acme"),
+        (["check", "http://host", "--key-env", "NOT_SET"], "NOT_SET is not set"),
+        (["check", "--key-env", "NOT_SET"], "--key-env: whose key?"),
+        (["check", "--provider", "openai"], "set OPENAI_API_KEY"),
+        (["upstream", "--fault", "explode"], "'explode' is not one of"),
+        (["upstream", "--always", "status:999"], "999"),
+        (["upstream", "--port", "65536"], "'65536' is not a whole number from 0 to 65535"),
+        (
+            ["upstream", "--port", "0", "--host", "no.such.host.invalid"],
+            "cannot listen on no.such.host.invalid",
+        ),
+        (["demo", "--seconds", "1"], "'1' is not a number of at least 2"),
+        (["demo", "--threads", "0"], "'0' is not a whole number"),
+        (["demo", "--kill", "nobody"], "nobody"),
+    ],
+)
+def test_wrong_usage_is_told_and_exits_with_2(
+    words: Any, complaint: str, capsys: pytest.CaptureFixture
+) -> None:
+    """A mistake on the command line gives one clear message on stderr, nothing on stdout, and exit code 2."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert complaint in err
+    assert "Traceback" not in err
+    assert "secret" not in err
+    assert not out
+
+
+def test_check_with_all_up(upstreams: Any) -> None:
+    """With all up, the first line says so and the exit code is 0."""
+    done = run("check", *(f"{up.name}={up.url}" for up in upstreams))
+    assert done.stdout.splitlines()[0] == "OK: 3 of 3 endpoints up"
+    assert [line.split()[:3] for line in done.stdout.splitlines()[3:]] == [[n, "up", "200"] for n in "abc"]
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_check_with_some_down(upstreams: Any) -> None:
+    """One dead and one silent: the first line names both and why, and the silent one costs one timeout."""
+    dead, silent, _well = upstreams
+    dead.kill()
+    silent.always(Hang())
+    began = time.monotonic()
+    done = run("check", "--timeout", "0.5", *(f"{up.name}={up.url}" for up in upstreams))
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("CRITICAL: 2 of 3 endpoints down (a: connect refused, b: ")
+    assert done.returncode == 1
+    assert time.monotonic() - began < 5
+
+
+def test_check_names_endpoints_by_host_where_no_name_is_given(
+    upstreams: Any, capsys: pytest.CaptureFixture
+) -> None:
+    """A URL goes by host and port, and by itself where that is taken."""
+    url = upstreams[0].url
+    assert main(["check", url, url + "/x", "--path", "/health", "--json"]) == 0
+    names = [endpoint["endpoint"] for endpoint in json.loads(capsys.readouterr().out)["endpoints"]]
+    assert names == [f"127.0.0.1:{upstreams[0].port}", url + "/x"]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_check_takes_a_key_from_the_environment_and_never_shows_it(upstreams: Any, form: Any) -> None:
+    """The key of --key-env reaches the endpoint and appears in no output; a refused one counts as down."""
+    a = upstreams[0]
+    words = ["check", f"a={a.url}", "--path", "models", "--key-env", "MY_KEY", *form]
+    good, bad = run(*words, MY_KEY=KEY), run(*words, MY_KEY="sk-wrong-9876543210")
+    assert (good.returncode, bad.returncode) == (0, 1)
+    assert "CRITICAL: 1 of 1 endpoints down (a: HTTP 401" in bad.stdout
+    assert a.requests[0].header("authorization") == f"Bearer {KEY}"
+    shown = good.stdout + good.stderr + bad.stdout + bad.stderr
+    assert KEY not in shown
+    assert "sk-wrong" not in shown
+
+
+def test_check_sends_no_key_to_a_url_unless_told_to(upstreams: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider's key in the environment does not go to a URL, not even as --provider's."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert main(["check", f"c={upstreams[2].url}", "--provider", "openai"]) == 0
+    (seen,) = upstreams[2].requests
+    assert (seen.path, seen.header("authorization")) == ("/v1/models", None)
+
+
+def test_check_without_urls_takes_the_providers_from_the_environment(
+    upstreams: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Keys in the environment make the endpoints: one per key, each provider at its own place."""
+    for name, up in zip(("holysheep", "openai", "openrouter"), upstreams):
+        monkeypatch.setitem(providers.PRESETS, name, providers.PRESETS[name]._replace(base_url=up.url))
+    monkeypatch.setenv("HOLYSHEEP_API_KEYS", f"{KEY}, other-{KEY},")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert main(["check"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[3:]] == ["holysheep-1", "holysheep-2", "openai"] or [
+        line.split()[0] for line in out.splitlines()[3:]
+    ] == ["holysheep-1", "holysheep-2", "openai-1"]
+    assert KEY not in out
+    assert main(["check", "--provider", "openai"]) == 0
+    assert capsys.readouterr().out.startswith("OK: 1 of 1 ")
+
+
+def test_json_tells_everything(upstreams: Any, capsys: pytest.CaptureFixture) -> None:
+    """--json prints one object with the summary and, per endpoint, what the probe found."""
+    upstreams[1].kill()
+    assert main(["check", "--json", f"a={upstreams[0].url}", f"b={upstreams[1].url}"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["up"] is False
+    assert told["summary"] == "CRITICAL: 1 of 2 endpoints down (b: connect refused)"
+    a, b = told["endpoints"]
+    assert (a["url"], a["up"], a["status"]) == (upstreams[0].origin + "/health", True, 200)
+    assert a["latency_ms"] > 0
+    assert (b["endpoint"], b["up"], b["status"], b["latency_ms"]) == ("b", False, None, None)
+
+
+def test_a_name_that_the_output_cannot_show_is_no_error(upstreams: Any) -> None:
+    """With an ASCII stdout, other signs are written as escapes."""
+    done = run("check", f"\u00fcber={upstreams[0].url}", PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xfcber" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["check", "http://127.0.0.1:9"], ["demo", "--seconds", "2"]])
+def test_nobody_reads_the_output(words: Any) -> None:
+    """A closed pipe (`| head`) ends a command without a word."""
+    assert into_closed_pipe(*words) == (141, "")
+
+
+def test_upstream_plays_its_faults_and_tells_what_it_saw() -> None:
+    """Scripted faults come in order, then the default; probes have their own; SIGTERM ends it with 0."""
+    words = (
+        "--fault",
+        "status:503",
+        "--fault",
+        "status:429,retry-after=2",
+        "--probes",
+        "html",
+        "--text",
+        "Hi",
+    )
+    with serving(*words) as (process, port):
+        assert [ask(port)[0] for _ in range(2)] == [503, 429]
+        status, body = ask(port)
+        assert (status, json.loads(body)["choices"][0]["message"]["content"]) == (200, "Hi")
+        assert ask(port, "GET", "/health")[1].startswith(b"<!DOCTYPE html>")
+        lines = [process.stdout.readline().split(None, 1)[1] for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+        assert (process.wait(10), process.stderr.read()) == (0, "")
+    assert lines == [
+        "POST /v1/chat/completions  Status(code=503)\n",
+        "POST /v1/chat/completions  Status(code=429, headers={'Retry-After': '2'})\n",
+        "POST /v1/chat/completions  Ok()\n",
+        "GET /health  Html()\n",
+    ]
+
+
+def test_upstream_ends_by_ctrl_c_and_has_a_default_for_everything() -> None:
+    """--always answers calls and probes, --calls the calls alone; Ctrl-C ends with 0."""
+    with serving("--always", "status:500", "--calls", "status:418") as (process, port):
+        assert ask(port)[0] == 418
+        assert ask(port, "GET", "/health")[0] == 500
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), process.stderr.read()) == (0, "")
+
+
+def test_upstream_whose_port_is_taken(fake_upstream: FakeUpstream, capsys: pytest.CaptureFixture) -> None:
+    """A port in use is a clear error with exit code 2."""
+    assert main(["upstream", "--port", str(fake_upstream.port)]) == 2
+    assert f"cannot listen on 127.0.0.1:{fake_upstream.port}: " in capsys.readouterr().err
+
+
+class serving:  # noqa: N801 - reads as a verb
+    """Run `upstream` on a free port until the block ends; yields the process and the port."""
+
+    def __init__(self, *words: str) -> None:
+        self._process = subprocess.Popen(**command("upstream", "--port", "0", *words), stdout=subprocess.PIPE)
+
+    def __enter__(self) -> Any:
+        """Wait for the line with the URL."""
+        url = self._process.stdout.readline().strip()
+        assert url.endswith("/v1")
+        return self._process, int(url[: -len("/v1")].rpartition(":")[2])
+
+    def __exit__(self, *error: object) -> None:
+        """End it whatever happened."""
+        self._process.kill()
+        self._process.communicate()
+
+
+def ask(port: int, method: str = "POST", path: str = "/v1/chat/completions") -> Tuple[int, bytes]:
+    """Send one request; return status and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request(method, path, b"{}" if method == "POST" else None)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
