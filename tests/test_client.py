@@ -44,12 +44,16 @@ def test_a_chat_is_answered(make_client: Any, upstreams: List[FakeUpstream]) -> 
 
 def test_the_openai_form_gives_the_same_reply(make_client: Any) -> None:
     """`chat.completions.create` is what an openai-SDK caller already wrote."""
-    reply = make_client().chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
+    reply = make_client().chat.completions.create(
+        model="gpt-4o", messages=[{"role": "user", "content": "Hi"}]
+    )
     assert reply.choices[0].message.content == reply["choices"][0]["message"]["content"] == reply.text
     assert reply.model == "gpt-4o"
 
 
-def test_a_reply_message_can_go_back_into_the_conversation(make_client: Any, upstreams: List[FakeUpstream]) -> None:
+def test_a_reply_message_can_go_back_into_the_conversation(
+    make_client: Any, upstreams: List[FakeUpstream]
+) -> None:
     """A message of a reply is accepted among the next call's messages."""
     client = make_client()
     first = client.chat("Hi")
@@ -88,7 +92,9 @@ def test_embeddings_and_models(make_client: Any) -> None:
     ],
     ids=repr,
 )
-def test_a_fault_at_one_is_cured_by_another(fault: Any, make_client: Any, upstreams: List[FakeUpstream]) -> None:
+def test_a_fault_at_one_is_cured_by_another(
+    fault: Any, make_client: Any, upstreams: List[FakeUpstream]
+) -> None:
     """Whatever one endpoint answers that another could cure never reaches the caller."""
     upstreams[0].calls.always(fault)
     reply = make_client().chat("Hi")
@@ -99,7 +105,9 @@ def test_a_fault_at_one_is_cured_by_another(fault: Any, make_client: Any, upstre
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_a_bad_request_goes_to_the_caller_at_once(status: int, make_client: Any, upstreams: List[FakeUpstream]) -> None:
+def test_a_bad_request_goes_to_the_caller_at_once(
+    status: int, make_client: Any, upstreams: List[FakeUpstream]
+) -> None:
     """What no endpoint could cure is not asked twice, and carries status, code and response."""
     body = {"error": {"message": "no such field", "type": "invalid_request_error", "code": "unknown_field"}}
     for upstream in upstreams:
@@ -143,7 +151,9 @@ def test_a_silent_host_never_eats_the_whole_deadline(make_client: Any, upstreams
     assert reply.attempts[0].maybe_billed
 
 
-def test_a_trickling_host_does_not_stretch_the_deadline(make_client: Any, upstreams: List[FakeUpstream]) -> None:
+def test_a_trickling_host_does_not_stretch_the_deadline(
+    make_client: Any, upstreams: List[FakeUpstream]
+) -> None:
     """A byte every 20 ms is never late for a socket timeout, but it is for the call."""
     for upstream in upstreams:
         upstream.calls.always(Trickle(interval_s=0.02))
@@ -173,7 +183,9 @@ def test_the_emergency_exit_is_used_last(upstreams: List[FakeUpstream], make_cli
     assert upstreams[2].calls.requests[-1].json()["model"] == "openai/gpt-4.1"
 
 
-def test_a_dead_one_gets_no_more_traffic_and_comes_back(upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_a_dead_one_gets_no_more_traffic_and_comes_back(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
     """Three failures open the breaker; after the recovery time one trial closes it again."""
     client = make_client(recovery_timeout=0.2)
     opened = threading.Event()
@@ -216,7 +228,11 @@ def test_metrics_have_the_briefs_fields(make_client: Any, upstreams: List[FakeUp
     with pytest.raises(RequestRejected):
         client.chat("Hi")
     metrics = client.metrics()
-    assert (metrics["total_requests"], metrics["successful_requests"], metrics["failed_requests"]) == (2, 1, 1)
+    assert (metrics["total_requests"], metrics["successful_requests"], metrics["failed_requests"]) == (
+        2,
+        1,
+        1,
+    )
     assert (metrics["failover_count"], metrics["failover_rate"], metrics["success_rate"]) == (1, 0.5, 0.5)
     assert metrics["average_latency_ms"] > 0
     assert metrics["uptime_hours"] > 0
@@ -231,7 +247,11 @@ def test_events_tell_of_attempts_and_failovers(make_client: Any, upstreams: List
     client.on("failover", heard.append)
     upstreams[0].calls.script(Status(503))
     client.chat("Hi")
-    assert [(event.name, event.endpoint) for event in heard] == [("attempt", "a"), ("failover", "a"), ("attempt", "b")]
+    assert [(event.name, event.endpoint) for event in heard] == [
+        ("attempt", "a"),
+        ("failover", "a"),
+        ("attempt", "b"),
+    ]
     assert heard[1].data == "b"
     stop()
     client.chat("Hi")
@@ -241,7 +261,9 @@ def test_events_tell_of_attempts_and_failovers(make_client: Any, upstreams: List
 def test_from_keys_is_the_briefs_setup() -> None:
     """One endpoint per key, weights falling, and an emergency exit."""
     exit_ = providers.openrouter("k3", priority=1)
-    with FailoverClient.from_keys(["k1", "k2"], provider="holysheep", model="gpt-4.1", emergency=exit_) as client:
+    with FailoverClient.from_keys(
+        ["k1", "k2"], provider="holysheep", model="gpt-4.1", emergency=exit_
+    ) as client:
         found = [(e.name, e.weight, e.priority) for e in client.registry.endpoints]
     assert found == [("holysheep-1", 2, 0), ("holysheep-2", 1, 0), ("openrouter", 1, 1)]
 

@@ -50,7 +50,7 @@ def demo(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "syncfailover", "demo", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        universal_newlines=True,
+        text=True,
         env=environment(**extra),
         timeout=30,
         check=False,

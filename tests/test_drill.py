@@ -37,7 +37,10 @@ TROUBLES = [
     Trouble("answers 503", lambda upstream: upstream.always(Status(503))),
     Trouble("answers 500 but its probes are fine", lambda upstream: upstream.calls.always(Status(500))),
     Trouble("resets", lambda upstream: upstream.calls.always(Reset())),
-    Trouble("asks for a second of rest", lambda upstream: upstream.calls.always(Status(429, headers={"Retry-After": "1"}))),
+    Trouble(
+        "asks for a second of rest",
+        lambda upstream: upstream.calls.always(Status(429, headers={"Retry-After": "1"})),
+    ),
 ]
 
 
@@ -52,20 +55,24 @@ class Log:
         self.known_at: List[float] = []
 
     def now(self) -> float:
+        """Return the seconds since the drill began."""
         return time.monotonic() - self.began
 
     def attempted(self, event: Any) -> None:
+        """Note when attempts at the troubled endpoint began."""
         if event.endpoint == "a":
             self.attempts_at_a.append(self.now() - event.data.latency_ms / 1000.0)
             if event.data.outcome == "rate_limited":
                 self.known_at.append(self.now())
 
     def changed(self, event: Any) -> None:
+        """Note when its trouble became known."""
         if event.endpoint == "a" and event.new in ("open", "unhealthy"):
             self.known_at.append(self.now())
 
 
 def call_until_the_end(client: FailoverClient, log: Log) -> None:
+    """Call back to back."""
     while log.now() < END_S:
         began = log.now()
         try:

@@ -38,7 +38,9 @@ def test_every_public_object_is_documented(name: str) -> None:
 
 def fresh(code: str) -> str:
     """Run code in a new interpreter and return what it printed; anything on stderr is an error."""
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
 
@@ -52,7 +54,10 @@ def test_importing_loads_nothing_extra() -> None:
     )
     if sys.version_info >= (3, 10):
         assert fresh(code) == "[]"
-    assert fresh("import sys, syncfailover; print('pytest' in sys.modules, 'asyncio' in sys.modules)") == "False False"
+    assert (
+        fresh("import sys, syncfailover; print('pytest' in sys.modules, 'asyncio' in sys.modules)")
+        == "False False"
+    )
 
 
 def test_importing_starts_nothing() -> None:

@@ -3,6 +3,7 @@
 import inspect
 import random
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple, Type
@@ -16,6 +17,7 @@ from syncfailover import (
     FailoverRetry,
     FailoverSession,
     Timeouts,
+    cli,
     errors,
     providers,
     testing,
@@ -158,6 +160,15 @@ def test_a_session_takes_what_the_readme_says() -> None:
     }
     assert {name: session[name] for name in client} == client
     assert "model" not in session
+
+
+def test_the_commands_are_those_of_the_command_line() -> None:
+    """The README lists every command, and the command line understands each of its examples."""
+    section = README.split("\n## Command line\n", 1)[1].split("\n## ", 1)[0]
+    parser = cli._parser()
+    examples = re.findall(r"^syncfailover .*$", section, re.MULTILINE)
+    understood = [parser.parse_args(shlex.split(example, comments=True)[1:]) for example in examples]
+    assert len({arguments.command for arguments in understood}) == len(table(README, "## Command line")) == 3
 
 
 def drawn(text: str) -> List[Tuple[str, str]]:

@@ -23,7 +23,9 @@ def clean(*things: Any) -> None:
                 assert secret not in text
 
 
-ECHO = {"error": {"message": "Incorrect API key provided: sk-secret-a, header-secret-0123", "code": "sk-secret-a"}}
+ECHO = {
+    "error": {"message": "Incorrect API key provided: sk-secret-a, header-secret-0123", "code": "sk-secret-a"}
+}
 
 FAULTS = [
     Status(401, body=ECHO),
@@ -42,7 +44,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
-def test_no_fault_brings_a_key_to_light(fault: Any, upstreams: List[FakeUpstream], make_client: Any, caplog: Any) -> None:
+def test_no_fault_brings_a_key_to_light(
+    fault: Any, upstreams: List[FakeUpstream], make_client: Any, caplog: Any
+) -> None:
     """Even a server that echoes the key does not get it into an error, an event, a log line, a metric or a pickle."""
     caplog.set_level(logging.DEBUG)
     upstreams[0].always(fault)
@@ -59,7 +63,16 @@ def test_no_fault_brings_a_key_to_light(fault: Any, upstreams: List[FakeUpstream
             client.chat("Hi")
     error = caught.value
     client.wait_until_ready(0.1)
-    clean(error, *error.attempts, client, client.registry, client._monitor, client.status(), client.metrics(), endpoint)
+    clean(
+        error,
+        *error.attempts,
+        client,
+        client.registry,
+        client._monitor,
+        client.status(),
+        client.metrics(),
+        endpoint,
+    )
     clean("".join(traceback.format_exception(type(error), error, error.__traceback__)), error.__context__)
     clean(pickle.dumps(error), *heard)
     clean(*(record.getMessage() for record in caplog.records if record.name.startswith("syncfailover")))
@@ -67,7 +80,9 @@ def test_no_fault_brings_a_key_to_light(fault: Any, upstreams: List[FakeUpstream
         clean(error.request.headers, error.response.request.url, error.response.url)
 
 
-def test_a_pickled_error_leaves_request_and_headers_behind(upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_a_pickled_error_leaves_request_and_headers_behind(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
     """What travels is message, data and status; the response's request, headers and body stay."""
     upstreams[0].calls.always(Status(400, body=ECHO, headers={"X-Echo": "sk-secret-a"}))
     with pytest.raises(FailoverError) as caught:

@@ -18,7 +18,18 @@ from syncfailover import (
     InvalidReply,
     RateLimited,
 )
-from syncfailover.testing import CloseAfter, ErrorBody, FakeUpstream, Hang, Ok, Raw, Redirect, Reset, Status, Truncate
+from syncfailover.testing import (
+    CloseAfter,
+    ErrorBody,
+    FakeUpstream,
+    Hang,
+    Ok,
+    Raw,
+    Redirect,
+    Reset,
+    Status,
+    Truncate,
+)
 
 CHAT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -70,7 +81,9 @@ def test_the_last_http_error_comes_back(session: FailoverSession, upstreams: Lis
         response.raise_for_status()
 
 
-def test_no_response_raises_what_requests_would(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
+def test_no_response_raises_what_requests_would(
+    session: FailoverSession, upstreams: List[FakeUpstream]
+) -> None:
     """Legacy code that catches `requests.ConnectionError` goes on working."""
     for upstream in upstreams:
         upstream.kill()
@@ -113,7 +126,9 @@ def test_a_file_is_rewound(session: FailoverSession, upstreams: List[FakeUpstrea
     assert upstreams[1].calls.requests[0].body == body
 
 
-def test_a_consumed_generator_is_never_sent_twice(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
+def test_a_consumed_generator_is_never_sent_twice(
+    session: FailoverSession, upstreams: List[FakeUpstream]
+) -> None:
     """A generator that was read is gone: the error says what to do, and no other endpoint sees half of it."""
     upstreams[0].calls.always(Status(503))
     with pytest.raises(AllEndpointsFailed, match="cannot be sent again: pass bytes or a file") as caught:
@@ -122,7 +137,9 @@ def test_a_consumed_generator_is_never_sent_twice(session: FailoverSession, upst
     assert [len(upstream.calls.requests) for upstream in upstreams] == [1, 0, 0]
 
 
-def test_an_untouched_generator_goes_elsewhere(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
+def test_an_untouched_generator_goes_elsewhere(
+    session: FailoverSession, upstreams: List[FakeUpstream]
+) -> None:
     """Where the connection was refused nothing was read, so the next endpoint gets the whole body."""
     upstreams[0].kill()
     assert session.post("/chat/completions", data=iter([b'{"model": ', b'"m"}'])).ok

@@ -118,7 +118,7 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
     causes = list(_chain(error))
     for cause in reversed(causes):
         if isinstance(cause, ssl.SSLError):
-            return f"TLS: {getattr(cause, 'verify_message', '') or cause.reason or 'handshake failed'}"
+            return f"TLS: {getattr(cause, 'verify_message', '') or getattr(cause, 'reason', '') or 'handshake failed'}"
         if isinstance(cause, OSError) and cause.errno in _ERRNO_WORDS:
             return _ERRNO_WORDS[cause.errno]
         if isinstance(cause, socket.gaierror):

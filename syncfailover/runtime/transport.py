@@ -1,6 +1,7 @@
 """How bytes get to an endpoint: one `HTTPAdapter` per endpoint, with all that never changes worked out once."""
 
 import os
+import weakref
 from datetime import timedelta
 from typing import (
     Any,
@@ -16,6 +17,7 @@ from typing import (
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+from requests.__version__ import __version__ as _REQUESTS
 from requests.adapters import HTTPAdapter
 from requests.auth import _basic_auth_str
 from requests.utils import default_headers, get_environ_proxies, get_netrc_auth
@@ -30,6 +32,9 @@ from .wire import POOLS
 _POOL_SIZE = 128
 
 _NO_TIME = timedelta(0)
+
+#: Before 2.29 requests wrote chunks to the socket itself, past the pool and its timeouts.
+_CHUNKS_BY_HAND = tuple(map(int, _REQUESTS.split(".")[:2])) < (2, 29)
 
 
 class EndpointResponse(requests.Response):
@@ -207,10 +212,31 @@ class EndpointTransport(HTTPAdapter):
         """Wrap urllib3's response."""
         return EndpointResponse(req, resp)
 
+    def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a prepared request; a chunked one always through the pool, whose connections know deadlines."""
+        chunked = request.body is not None and "Content-Length" not in request.headers
+        if not (chunked and _CHUNKS_BY_HAND):
+            return super().send(request, *args, **kwargs)
+        raw = self.get_connection(request.url).urlopen(
+            request.method,
+            self.request_url(request, None),
+            body=request.body,
+            headers=request.headers,
+            chunked=True,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            retries=self.max_retries,
+            timeout=kwargs["timeout"],
+        )
+        return self.build_response(request, raw)
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make a pool manager whose connections know deadlines."""
+        """Make a pool manager whose connections know deadlines and are closed when the program forgets to."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOLS
+        weakref.finalize(self, self.poolmanager.clear)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make a proxy manager whose connections know deadlines."""

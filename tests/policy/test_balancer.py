@@ -224,7 +224,12 @@ def test_weights_are_shared_smoothly(weights, expected):
 def test_the_shares_are_exact_over_a_cycle(kind):
     """Over the sum of the weights everybody gets exactly its weight."""
     candidates = kind(weighted(7, 4, 2, 1))
-    assert Counter(names(WeightedRoundRobin(), candidates, 14 * 50)) == {"a": 350, "b": 200, "c": 100, "d": 50}
+    assert Counter(names(WeightedRoundRobin(), candidates, 14 * 50)) == {
+        "a": 350,
+        "b": 200,
+        "c": 100,
+        "d": 50,
+    }
 
 
 @given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=10), times=st.integers(1, 80))

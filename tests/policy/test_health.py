@@ -145,7 +145,8 @@ def test_what_a_status_proves(status, alive, key_refused):
 
 
 @pytest.mark.parametrize(
-    ("since_s", "share"), [(0.0, 0.1), (0.5, 0.1), (1.0, 0.1), (2.0, 0.2), (5.0, 0.5), (10.0, 1.0), (99.0, 1.0)]
+    ("since_s", "share"),
+    [(0.0, 0.1), (0.5, 0.1), (1.0, 0.1), (2.0, 0.2), (5.0, 0.5), (10.0, 1.0), (99.0, 1.0)],
 )
 def test_slow_start(since_s, share):
     """After a recovery the weight grows from a tenth to the whole over 10 s."""

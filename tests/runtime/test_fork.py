@@ -71,7 +71,9 @@ def test_a_fork_while_every_lock_is_held(upstreams: List[FakeUpstream], make_cli
         holder.join()
 
 
-def test_a_fork_with_a_call_under_way_counts_from_nothing(upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_a_fork_with_a_call_under_way_counts_from_nothing(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
     """Requests that the parent has in flight are not the child's."""
     client = make_client()
     attempt = client.registry.acquire()

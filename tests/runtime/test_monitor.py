@@ -4,8 +4,9 @@ import gc
 import threading
 import time
 import weakref
-from typing import Any, List
+from typing import Any, List, Set
 
+import pytest
 from fleet import endpoints_of
 
 from syncfailover import EndpointRegistry, FailoverClient, HealthMonitor, HealthStatus, ProbeResult
@@ -14,16 +15,23 @@ from syncfailover.testing import FakeUpstream, Hang, Status, Trickle
 FAST = {"probe_interval": 0.1, "probe_timeout": 0.3}
 
 
-def threads_of_ours() -> List[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("syncfailover-")]
+def threads_of_ours(but: Any = ()) -> List[str]:
+    """Name the threads that the package started, but for some."""
+    return [t.name for t in threading.enumerate() if t.name.startswith("syncfailover-") and t not in but]
 
 
-def gone(timeout: float = 2.0) -> bool:
-    """Wait until no thread of a monitor is left."""
+def gone(but: Any, timeout: float = 2.0) -> bool:
+    """Wait until no thread of a monitor is left but those that were there before."""
     deadline = time.monotonic() + timeout
-    while threads_of_ours() and time.monotonic() < deadline:
+    while threads_of_ours(but) and time.monotonic() < deadline:
         threading.Event().wait(0.01)
-    return not threads_of_ours()
+    return not threads_of_ours(but)
+
+
+@pytest.fixture
+def before() -> Set[threading.Thread]:
+    """The threads there were before the test."""
+    return set(threading.enumerate())
 
 
 def test_it_finds_who_is_alive(upstreams: List[FakeUpstream], make_client: Any) -> None:
@@ -32,8 +40,14 @@ def test_it_finds_who_is_alive(upstreams: List[FakeUpstream], make_client: Any) 
     upstreams[2].probes.always(Status(503))
     client = make_client(probe_when="always", **FAST)
     assert client.wait_until_ready(3.0)
-    assert client.registry.wait_for(lambda now: all(s.status is not HealthStatus.UNKNOWN for s in now.endpoints), 3.0)
-    assert [state.status.value for state in client.status().endpoints] == ["healthy", "unhealthy", "unhealthy"]
+    assert client.registry.wait_for(
+        lambda now: all(s.status is not HealthStatus.UNKNOWN for s in now.endpoints), 3.0
+    )
+    assert [state.status.value for state in client.status().endpoints] == [
+        "healthy",
+        "unhealthy",
+        "unhealthy",
+    ]
     assert client.status()["b"].reason == "connect refused"
     assert client.status()["a"].latency_ms > 0
 
@@ -54,7 +68,9 @@ def test_a_path_that_is_missing_proves_life_and_a_refused_key_rests(
         upstream.probes.always(Status(status))
     client = make_client(probe_when="always", **FAST)
     client.wait_until_ready(3.0)
-    assert client.registry.wait_for(lambda now: all(s.status is HealthStatus.HEALTHY for s in now.endpoints), 3.0)
+    assert client.registry.wait_for(
+        lambda now: all(s.status is HealthStatus.HEALTHY for s in now.endpoints), 3.0
+    )
     assert [state.eligible for state in client.status().endpoints] == [True, True, False]
     upstreams[2].heal()
     assert client.registry.wait_for(lambda now: now["c"].eligible, 3.0)
@@ -73,7 +89,7 @@ def test_a_trickling_or_hung_probe_delays_nobody(upstreams: List[FakeUpstream], 
     assert upstreams[2].probes.wait_for(5, 2.0)
 
 
-def test_a_probe_that_never_returns_counts_as_failed() -> None:
+def test_a_probe_that_never_returns_counts_as_failed(before: Any) -> None:
     """A probe stuck beyond its own deadline is given up on, and its late result changes nothing."""
     stuck, started = threading.Event(), threading.Event()
 
@@ -91,7 +107,7 @@ def test_a_probe_that_never_returns_counts_as_failed() -> None:
         stuck.set()
         assert not registry.wait_for(lambda now: now["a"].status is HealthStatus.HEALTHY, 0.2)
         monitor.close()
-    assert gone()
+    assert gone(before)
 
 
 def test_a_probe_that_raises_counts_as_failed() -> None:
@@ -129,34 +145,36 @@ def test_probes_keep_their_interval(upstreams: List[FakeUpstream], make_client: 
     assert 0.15 < sum(gaps) / len(gaps) < 0.3
 
 
-def test_close_ends_the_threads(upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_close_ends_the_threads(before: Any, upstreams: List[FakeUpstream], make_client: Any) -> None:
     """Within a second after `close()`, even with a probe under way, no thread is left; twice is harmless."""
     upstreams[0].probes.always(Hang())
     client = make_client(probe_when="always", probe_interval=0.05, probe_timeout=0.8)
     client.chat("Hi")
     assert upstreams[0].probes.wait_for(1, 2.0)
-    assert "syncfailover-monitor" in threads_of_ours()
+    assert "syncfailover-monitor" in threads_of_ours(before)
     began = time.monotonic()
     client.close()
     client.close()
     assert time.monotonic() - began < 1.3
-    assert gone(0.5)
+    assert gone(before, 0.5)
 
 
-def test_a_dropped_client_takes_its_threads_along(upstreams: List[FakeUpstream]) -> None:
+def test_a_dropped_client_takes_its_threads_along(before: Any, upstreams: List[FakeUpstream]) -> None:
     """A client that is simply dropped is collected, and its threads end."""
     client = FailoverClient(endpoints_of(upstreams), model="gpt-4.1", **FAST)
     client.chat("Hi")
     assert client.wait_until_ready(3.0)
-    assert threads_of_ours()
+    assert threads_of_ours(before)
     ref = weakref.ref(client)
     del client
     gc.collect()
     assert ref() is None
-    assert gone()
+    assert gone(before)
 
 
-def test_there_is_one_monitor_thread_however_many_start_it(upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_there_is_one_monitor_thread_however_many_start_it(
+    before: Any, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
     """Fifty threads making the first call start one monitor."""
     client = make_client(probe_when="always", **FAST)
     barrier = threading.Barrier(50)
@@ -170,7 +188,7 @@ def test_there_is_one_monitor_thread_however_many_start_it(upstreams: List[FakeU
         thread.start()
     for thread in threads:
         thread.join()
-    assert threads_of_ours().count("syncfailover-monitor") == 1
+    assert threads_of_ours(before).count("syncfailover-monitor") == 1
 
 
 def test_ready_is_told_without_a_monitor_too(upstreams: List[FakeUpstream], make_client: Any) -> None:

@@ -15,8 +15,18 @@ DOWN = Outcome(SERVER_ERROR, "HTTP 500")
 
 
 def registry_of(count: int, clock: ManualClock, **options: Any) -> EndpointRegistry:
+    """Make a registry of `count` endpoints that nobody listens at, on a clock that obeys."""
     endpoints = [Endpoint(f"e{i}", f"http://127.0.0.1:{9000 + i}") for i in range(count)]
     return EndpointRegistry(endpoints, clock=clock, sleep=clock.sleep, chance=lambda: 0.0, **options)
+
+
+def ask(registry: EndpointRegistry, barrier: threading.Barrier, passed: List[Any]) -> None:
+    """Ask for a permit at the same moment as everybody else, and keep it."""
+    barrier.wait()
+    try:
+        passed.append(registry.acquire())
+    except NoEndpointAvailable:
+        return
 
 
 def test_fifty_threads_at_half_open_let_one_pass(manual_clock: ManualClock) -> None:
@@ -29,14 +39,7 @@ def test_fifty_threads_at_half_open_let_one_pass(manual_clock: ManualClock) -> N
         barrier = threading.Barrier(50)
         passed: List[Any] = []
 
-        def ask(registry: EndpointRegistry = registry, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait()
-            try:
-                passed.append(registry.acquire())
-            except NoEndpointAvailable:
-                return
-
-        threads = [threading.Thread(target=ask) for _ in range(50)]
+        threads = [threading.Thread(target=ask, args=(registry, barrier, passed)) for _ in range(50)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -211,7 +214,7 @@ def test_a_pair_rests_and_others_do_not(manual_clock: ManualClock) -> None:
 
 def test_an_unknown_endpoint_is_named(manual_clock: ManualClock) -> None:
     """Orders to a breaker that does not exist say which there are."""
-    with pytest.raises(ConfigurationError, match="endpoint: 'e9'.*e0, e1"):
+    with pytest.raises(ConfigurationError, match=r"endpoint: 'e9'.*e0, e1"):
         registry_of(2, manual_clock).force_open("e9")
 
 

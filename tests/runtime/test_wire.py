@@ -1,6 +1,6 @@
 """Connections with a deadline, TLS included, and faults told apart by how far the request got."""
 
-import datetime
+import datetime as dt
 import socket
 import ssl
 import threading
@@ -23,7 +23,7 @@ def certificate(folder: Path, name: str) -> Any:
     """Make a self-signed certificate for a host name; return a server's context and the path of the bundle."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime(2024, 1, 1)  # noqa: DTZ001 - old cryptography wants it naive
+    now = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - old cryptography wants it naive
     built = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -31,7 +31,7 @@ def certificate(folder: Path, name: str) -> Any:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=36500))
+        .not_valid_after(now + dt.timedelta(days=36500))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -114,7 +114,9 @@ def test_a_name_that_does_not_resolve_is_never_sent(monkeypatch: Any) -> None:
     ],
     ids=repr,
 )
-def test_faults_are_told_apart(fault: Any, outcome: str, upstreams: List[FakeUpstream], make_client: Any) -> None:
+def test_faults_are_told_apart(
+    fault: Any, outcome: str, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
     """What may have been processed is marked so, and nothing that was never sent is."""
     upstreams[0].calls.always(fault)
     client = make_client(endpoints_of(upstreams[:1]), timeout=0.6, max_retries=0)
@@ -136,7 +138,11 @@ def test_a_large_body_may_take_longer_than_connecting(make_client: Any) -> None:
         while b"\r\n\r\n" not in received:
             received += connection.recv(65536)
         head, body = received.split(b"\r\n\r\n", 1)
-        length = int(next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")).split()[1])
+        length = int(
+            next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")).split()[
+                1
+            ]
+        )
         left = length - len(body)
         threading.Event().wait(0.5)  # longer than the connect timeout below
         while left > 0:
