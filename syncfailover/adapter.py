@@ -158,7 +158,7 @@ class _SessionDoor:
         self._body = body
         self._stream = stream
 
-    def send(self, attempt: Attempt, timeout_s: float, connect_s: float) -> Received:
+    def send(self, attempt: Attempt, connect_s: float) -> Received:
         """Send to the attempt's endpoint, with its URL and its key."""
         endpoint = attempt.endpoint
         transport = self._adapter.transports[endpoint.name]
@@ -177,9 +177,10 @@ class _SessionDoor:
         request.method, request.url, request.path_url = self._request.method, target.url, target.path_url
         request.headers = headers
         request.body = self._body.for_endpoint(endpoint.serves(attempt.model), headers)
-        received = exchange(
-            transport, request, AttemptClock(timeout_s, connect_s), secrets, stream=self._stream
-        )
+        clock = AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
+        received = exchange(transport, request, clock, secrets, stream=self._stream)
+        if self._stream:
+            clock.extend(attempt.call_left_s)
         return self._body.judged(_kept_at_home(received, target.url))
 
 

@@ -100,7 +100,7 @@ _NOT_YET = ("stream", "affinity", "on_break", "wire_stream", "extra_headers", "e
 def _checked_params(params: Dict[str, Any]) -> Dict[str, Any]:
     for name in _NOT_YET:
         if params.get(name):
-            raise reject(name, params[name], "nothing: this version does not support it yet")
+            raise reject(name, params[name], "to be left out: this version does not support it yet")
         params.pop(name, None)
     return params
 

@@ -90,7 +90,7 @@ class _ApiDoor:
         self._path = path
         self._rest = rest
 
-    def send(self, attempt: Attempt, timeout_s: float, connect_s: float) -> Received:
+    def send(self, attempt: Attempt, connect_s: float) -> Received:
         """Send to the attempt's endpoint; only the model's name differs from one endpoint to the next."""
         endpoint = attempt.endpoint
         transport = self._transports[endpoint.name]
@@ -108,7 +108,12 @@ class _ApiDoor:
             headers["Content-Type"] = _JSON
             headers["Content-Length"] = str(len(request.body))
         request.headers = headers  # type: ignore[assignment]
-        return exchange(transport, request, AttemptClock(timeout_s, connect_s), secrets)
+        return exchange(
+            transport,
+            request,
+            AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable),
+            secrets,
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -134,25 +134,23 @@ class Course:
         attempt = self._pool.begin(now, self._model)
         return UNAVAILABLE if attempt is None else attempt
 
-    def timeout_s(self, attempt: Attempt, now: float) -> float:
-        """Return the seconds that this attempt may take, so that one silent host never eats the whole deadline."""
+    def limit(self, attempt: Attempt, now: float) -> None:
+        """Tell an attempt what it may take, so that one silent host never eats the whole deadline."""
         left = self._deadline - now
+        attempt.call_left_s = left
+        attempt.repeatable = self._retry.ambiguous != "raise" and self._repeatable
         if self._read_s is not None:
-            return min(self._read_s, left)
-        another = attempt.alternatives > 0 and not self._gambled and self._retry.total not in (0, False)
-        return left / 2 if another else left
+            attempt.timeout_s = min(self._read_s, left)
+            return
+        another = attempt.alternatives > 0 and attempt.repeatable and not self._gambled
+        attempt.timeout_s = left / 2 if another and self._retry.total not in (0, False) else left
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
         rule = self._rule(outcome)
-        if rule.goes == NOWHERE:
-            return ANSWERED
-        if now >= self._deadline:
-            return OUT_OF_TIME
-        if rule.goes == ONE_OTHER and (self._gambled or self._retry.ambiguous == "raise"):
-            return EXHAUSTED
-        if rule.name != NEVER_SENT and not self._repeatable:
-            return EXHAUSTED
+        end = self._end(rule, now)
+        if end is not None:
+            return end
         name = attempt.endpoint.name
         self._failed = rule
         self._excluded |= {name}
@@ -182,6 +180,17 @@ class Course:
             return attempt or self._elsewhere(now) or self._another_round(now)
         self._excluded = self._never
         return self._pool.choose(now, self._model, self._excluded) or EXHAUSTED
+
+    def _end(self, rule: Rule, now: float) -> Optional[Stop]:
+        """Return why nobody else may be asked after such an outcome, None where somebody may."""
+        if rule.goes == NOWHERE:
+            return ANSWERED
+        if now >= self._deadline:
+            return OUT_OF_TIME
+        doubled = rule.maybe_billed and self._retry.ambiguous == "raise"
+        spent = rule.goes == ONE_OTHER and self._gambled
+        received = rule.name != NEVER_SENT and not self._repeatable
+        return EXHAUSTED if doubled or spent or received else None
 
     def _rule(self, outcome: Outcome) -> Rule:
         """Return the outcome's rule, with what the caller's own policy adds to it."""

@@ -13,6 +13,7 @@ class Node:
     """The mutable side of one endpoint; its owner's lock guards it."""
 
     __slots__ = (
+        "answered_ms",
         "breaker",
         "endpoint",
         "health",
@@ -42,6 +43,8 @@ class Node:
         self.latency = PeakEwma()
         self.in_flight = 0
         self.last_success: Optional[float] = None
+        #: Milliseconds of the last call that was answered.
+        self.answered_ms: Optional[float] = None
         self.recovered_at: Optional[float] = None
         #: 0 where the key does not rest.
         self.key_rests_until = 0.0
@@ -90,7 +93,7 @@ class Node:
             self.name,
             self.health.status,
             self.breaker.state.name,
-            probed if probed is not None else self.latency.value_ms(now),
+            probed if probed is not None else self.answered_ms,
             self.in_flight,
             self._reason(now),
             retry_at if retry_at is not None and retry_at > now else None,
@@ -141,7 +144,18 @@ class Candidate:
 class Attempt:
     """The permit to ask one endpoint once; it is settled by the first report, later ones mean nothing."""
 
-    __slots__ = ("alternatives", "endpoint", "grant", "model", "node", "settled", "started", "timeout_s")
+    __slots__ = (
+        "alternatives",
+        "call_left_s",
+        "endpoint",
+        "grant",
+        "model",
+        "node",
+        "repeatable",
+        "settled",
+        "started",
+        "timeout_s",
+    )
 
     def __init__(
         self, node: Node, grant: Grant, model: Optional[str], started: float, alternatives: int
@@ -156,6 +170,10 @@ class Attempt:
         self.alternatives = alternatives
         #: Seconds that the attempt may take; an error counts as at least this slow.
         self.timeout_s = 0.0
+        #: Seconds that the whole call has left when the attempt begins: what a streamed body may use.
+        self.call_left_s = 0.0
+        #: Whether the request may be sent again where its fate is unknown.
+        self.repeatable = True
         self.settled = False
 
     def __repr__(self) -> str:

@@ -320,6 +320,8 @@ def _refused(
 ) -> Outcome:
     judged = status if status >= 400 else error.status
     rule = NO_ANSWER if judged is None else _rule_for(judged, error.says, expects)
+    if status < 400:  # it began to work on the request before it failed
+        rule = rule._replace(maybe_billed=True)
     rule = _overridden(rule, received.headers)
     said = error.message[:300] or error.code or ""
     shown = f"HTTP {status}" if judged in (None, status) else f"HTTP {status} with error {judged}"

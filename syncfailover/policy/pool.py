@@ -112,10 +112,7 @@ class EndpointPool:
         within: Optional[int] = None,
     ) -> Optional[Attempt]:
         """Pick among the eligible that are not excluded, none of a priority beyond `within`; None where none is."""
-        self._now = now
-        view = self._views.get(model)
-        if view is None or now >= view.valid_until:
-            view = self._look(now, model)
+        view = self._view(now, model)
         if exclude or within is not None:
             candidates, count = view.without(exclude, within)
         else:
@@ -130,7 +127,10 @@ class EndpointPool:
     def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
         """Take the same endpoint once more, also while this model rests there; None if it is down or busy."""
         node = self.nodes[name]
-        return self._grant(node, now, model, 0) if node.usable(now) else None
+        if not node.usable(now):
+            return None
+        _, others = self._view(now, model).without(frozenset((name,)), None)
+        return self._grant(node, now, model, others)
 
     def _grant(self, node: Node, now: float, model: Optional[str], alternatives: int) -> Optional[Attempt]:
         breaker = node.breaker
@@ -175,7 +175,8 @@ class EndpointPool:
         changes_view = node.busy() or breaker.state.name is BreakerState.HALF_OPEN
         node.in_flight -= 1
         if rule.breaker is SUCCESS:
-            node.latency.observe((now - attempt.started) * 1000.0, now)
+            node.answered_ms = (now - attempt.started) * 1000.0
+            node.latency.observe(node.answered_ms, now)
             node.last_success = now
             node.health.confirm(now)
             breaker.success(attempt.grant, now)
@@ -274,6 +275,11 @@ class EndpointPool:
         return Snapshot(tuple(self.nodes[e.name].state(now) for e in self.endpoints), now)
 
     # The view
+
+    def _view(self, now: float, model: Optional[str]) -> View:
+        self._now = now
+        view = self._views.get(model)
+        return self._look(now, model) if view is None or now >= view.valid_until else view
 
     def _look(self, now: float, model: Optional[str]) -> View:
         self.expire(now)

@@ -12,7 +12,7 @@ class EndpointState(NamedTuple):
     name: str
     status: HealthStatus
     breaker: BreakerState
-    #: Smoothed probe latency in milliseconds, that of live calls where none was probed; None before either.
+    #: Smoothed probe latency in milliseconds, that of the last answered call where none was probed; None before both.
     latency_ms: Optional[float]
     in_flight: int
     #: Why it is not asked now, or what was last seen of it.

@@ -69,8 +69,8 @@ class Timeouts(NamedTuple):
 class Door(Protocol):
     """How one attempt is made: over requests, over httpx, or over a script in a test."""
 
-    def send(self, attempt: Attempt, timeout_s: float, connect_s: float) -> Received:
-        """Send to the attempt's endpoint, within `timeout_s` seconds, and describe what came back.
+    def send(self, attempt: Attempt, connect_s: float) -> Received:
+        """Send to the attempt's endpoint, within its `timeout_s` seconds, and describe what came back.
 
         Faults of the wire are described, not raised; what is raised ends the call.
         """
@@ -159,9 +159,9 @@ def _attempt(
 ) -> Tuple[Received, Outcome, AttemptRecord, Optional[Decimal]]:
     """Make one attempt, and let everybody know what came of it."""
     began = registry.clock()
-    attempt.timeout_s = timeout_s = max(course.timeout_s(attempt, began), 0.001)
+    course.limit(attempt, began)
     try:
-        received = door.send(attempt, timeout_s, min(call.timeouts.connect, timeout_s))
+        received = door.send(attempt, min(call.timeouts.connect, attempt.timeout_s))
     except BaseException:
         registry.release(attempt)  # neutral: it says nothing about the endpoint
         raise

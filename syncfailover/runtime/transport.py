@@ -17,7 +17,7 @@ from typing import (
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-from requests.__version__ import __version__ as _REQUESTS
+from requests.__version__ import __version__ as requests_version
 from requests.adapters import HTTPAdapter
 from requests.auth import _basic_auth_str
 from requests.utils import default_headers, get_environ_proxies, get_netrc_auth
@@ -34,7 +34,7 @@ _POOL_SIZE = 128
 _NO_TIME = timedelta(0)
 
 #: Before 2.29 requests wrote chunks to the socket itself, past the pool and its timeouts.
-_CHUNKS_BY_HAND = tuple(map(int, _REQUESTS.split(".")[:2])) < (2, 29)
+_CHUNKS_BY_HAND = tuple(map(int, requests_version.split(".")[:2])) < (2, 29)
 
 
 class EndpointResponse(requests.Response):

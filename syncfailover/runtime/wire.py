@@ -29,14 +29,17 @@ class AttemptClock(Timeout):
     Args:
         timeout_s: seconds for the whole attempt, from now.
         connect_s: seconds for opening a connection, all addresses of the host together.
+        mends_stale: whether a request over a pooled connection that the server had closed is sent once more.
 
     """
 
-    def __init__(self, timeout_s: float, connect_s: float) -> None:
+    def __init__(self, timeout_s: float, connect_s: float, *, mends_stale: bool = True) -> None:
         super().__init__(connect=connect_s)
         self.timeout_s = timeout_s
         self.connect_s = connect_s
-        self.deadline = monotonic() + timeout_s
+        self.mends_stale = mends_stale
+        self._began = monotonic()
+        self.deadline = self._began + timeout_s
         #: Whether the first byte of the request has been handed to the socket.
         self.sent = False
         #: Whether a byte of the reply has arrived.
@@ -45,6 +48,10 @@ class AttemptClock(Timeout):
     def left_s(self) -> float:
         """Return the seconds left, never less than a socket can be given."""
         return max(self.deadline - monotonic(), _LEAST_S)
+
+    def extend(self, timeout_s: float) -> None:
+        """Count from the beginning again, to another end: a streamed body may take what the whole call has."""
+        self.deadline = self._began + timeout_s
 
     @property
     def expired(self) -> bool:
@@ -192,7 +199,7 @@ class _PoolMixin(_Pool):
             return super()._make_request(conn, *args, **kwargs)
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             body = kwargs.get("body")
-            repeatable = body is None or isinstance(body, (bytes, str))
+            repeatable = clock.mends_stale and (body is None or isinstance(body, (bytes, str)))
             fresh_fault = not reused or clock.answered or monotonic() - began > _STALE_WITHIN_S
             if fresh_fault or not repeatable:
                 raise
