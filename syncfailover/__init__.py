@@ -1,45 +1,90 @@
 """Keeps `client.chat(...)` working when an LLM endpoint does not: synchronous failover for code that already exists.
 
-Importing this package opens no socket, starts no thread and loads nothing beyond its three dependencies.
+Importing this package opens no socket and starts no thread. What it exports is loaded on first use (PEP 562), and is
+nothing beyond its three dependencies.
 """
 
-import logging
+from __future__ import annotations
 
-from . import providers
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Dict, List
+
 from ._version import __version__
-from .adapter import EndpointRegistry, FailoverAdapter
-from .chat.reply import ChatReply
-from .client import FailoverClient
-from .endpoint import Endpoint
-from .errors import (
-    AllEndpointsFailed,
-    AuthenticationFailed,
-    BudgetExceeded,
-    CircuitOpen,
-    ClientClosed,
-    ConfigurationError,
-    ContentFiltered,
-    ContextLengthExceeded,
-    DeadlineExceeded,
-    FailoverError,
-    InvalidReply,
-    ModelNotFound,
-    NoEndpointAvailable,
-    QueueFull,
-    QueueTimeout,
-    QuotaExhausted,
-    RateLimited,
-    RequestRejected,
-    StreamInterrupted,
-)
-from .policy.balancer import Cheapest, LeastBusy, LowestLatency, RoundRobin, WeightedRoundRobin
-from .policy.breaker import BreakerState
-from .policy.health import HealthStatus, ProbeResult
-from .policy.retry import FailoverRetry
-from .runtime.breaker import CircuitBreaker
-from .runtime.failover import Timeouts
-from .runtime.monitor import HealthMonitor
-from .session import FailoverSession
+
+if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
+    from . import providers, testing
+    from .adapter import EndpointRegistry, FailoverAdapter
+    from .chat.reply import ChatReply
+    from .client import FailoverClient
+    from .endpoint import Endpoint
+    from .errors import (
+        AllEndpointsFailed,
+        AuthenticationFailed,
+        BudgetExceeded,
+        CircuitOpen,
+        ClientClosed,
+        ConfigurationError,
+        ContentFiltered,
+        ContextLengthExceeded,
+        DeadlineExceeded,
+        FailoverError,
+        InvalidReply,
+        ModelNotFound,
+        NoEndpointAvailable,
+        QueueFull,
+        QueueTimeout,
+        QuotaExhausted,
+        RateLimited,
+        RequestRejected,
+        StreamInterrupted,
+    )
+    from .policy.balancer import Cheapest, LeastBusy, LowestLatency, RoundRobin, WeightedRoundRobin
+    from .policy.breaker import BreakerState
+    from .policy.health import HealthStatus, ProbeResult
+    from .policy.retry import FailoverRetry
+    from .runtime.breaker import CircuitBreaker
+    from .runtime.failover import Timeouts
+    from .runtime.monitor import HealthMonitor
+    from .session import FailoverSession
+
+#: Where each exported name lives.
+_EXPORTS = {
+    "adapter": ("EndpointRegistry", "FailoverAdapter"),
+    "chat.reply": ("ChatReply",),
+    "client": ("FailoverClient",),
+    "endpoint": ("Endpoint",),
+    "errors": (
+        "AllEndpointsFailed",
+        "AuthenticationFailed",
+        "BudgetExceeded",
+        "CircuitOpen",
+        "ClientClosed",
+        "ConfigurationError",
+        "ContentFiltered",
+        "ContextLengthExceeded",
+        "DeadlineExceeded",
+        "FailoverError",
+        "InvalidReply",
+        "ModelNotFound",
+        "NoEndpointAvailable",
+        "QueueFull",
+        "QueueTimeout",
+        "QuotaExhausted",
+        "RateLimited",
+        "RequestRejected",
+        "StreamInterrupted",
+    ),
+    "policy.balancer": ("Cheapest", "LeastBusy", "LowestLatency", "RoundRobin", "WeightedRoundRobin"),
+    "policy.breaker": ("BreakerState",),
+    "policy.health": ("HealthStatus", "ProbeResult"),
+    "policy.retry": ("FailoverRetry",),
+    "runtime.breaker": ("CircuitBreaker",),
+    "runtime.failover": ("Timeouts",),
+    "runtime.monitor": ("HealthMonitor",),
+    "session": ("FailoverSession",),
+}
+_MODULE_OF: Dict[str, str] = {name: module for module, names in _EXPORTS.items() for name in names}
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
@@ -83,4 +128,21 @@ __all__ = [
     "WeightedRoundRobin",
     "__version__",
     "providers",
+    "testing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name when it is first used."""
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    elif name in ("providers", "testing"):
+        value = import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

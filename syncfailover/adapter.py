@@ -1,5 +1,7 @@
 """The requests door: a `requests.Session` keeps its URLs, and what it sends goes through the failover loop."""
 
+from __future__ import annotations
+
 import json
 from typing import Any, Dict, Iterator, Mapping, Optional, Union, cast
 from urllib.parse import urljoin, urlsplit
@@ -37,7 +39,7 @@ EXPECTS = {
 class EndpointRegistry(Registry):  # noqa: D101 - the next line
     __doc__ = Registry.__doc__
 
-    def mount(self, session: requests.Session, prefix: str, **options: Any) -> "FailoverAdapter":
+    def mount(self, session: requests.Session, prefix: str, **options: Any) -> FailoverAdapter:
         """Give an existing session failover for every URL under `prefix`; its URLs stay as they are.
 
         Args:
@@ -148,7 +150,7 @@ class _SessionDoor:
         adapter: FailoverAdapter,
         request: requests.PreparedRequest,
         path: str,
-        body: "_Body",
+        body: _Body,
         *,
         stream: bool,
     ) -> None:

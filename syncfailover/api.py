@@ -1,5 +1,7 @@
 """The parts of a client that callers of the OpenAI API know: chat, embeddings, models."""
 
+from __future__ import annotations
+
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from .caller import Caller

@@ -1,5 +1,7 @@
 """One way to make an API call: a payload in, serialized once, the end of the failover loop out."""
 
+from __future__ import annotations
+
 import json
 from typing import Any, Dict, Mapping, Optional
 
@@ -65,7 +67,7 @@ class Caller:
         self.check_open()
         return self._run(_ApiDoor(self.transports, "GET", path, None), expects, None, timeout)
 
-    def _run(self, door: "_ApiDoor", expects: str, model: Optional[str], timeout: Any) -> Done:
+    def _run(self, door: _ApiDoor, expects: str, model: Optional[str], timeout: Any) -> Done:
         self.monitor.start()
         timeouts = self.timeouts if timeout is None else self.timeouts.changed(timeout)
         done = run(self.registry, door, Call(model, expects, self.retry, timeouts, door.method), self.metrics)

@@ -6,6 +6,7 @@ Exit codes: 0 all is well, 1 it is not, 2 wrong usage, 130 interrupted, 141 nobo
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -24,7 +25,6 @@ from typing import (
     Sequence,
     Tuple,
 )
-from urllib.parse import urlsplit
 
 from . import providers
 from ._version import __version__
@@ -229,8 +229,7 @@ def _name_and_url(word: str, taken: AbstractSet[str]) -> Tuple[str, str]:
     name, equals, url = word.partition("=")
     if equals and "://" not in name:
         return name, url
-    parts = urlsplit(word)
-    host = parts.netloc.rpartition("@")[2]
+    host = re.split("[/?#]", word.partition("://")[2])[0].rpartition("@")[2]
     return (host if host and host not in taken else word), word
 
 

@@ -1,5 +1,7 @@
 """The client: `client.chat(...)`, and what an openai-SDK caller already wrote, over the failover loop."""
 
+from __future__ import annotations
+
 from types import TracebackType
 from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Type, Union
 
@@ -91,7 +93,7 @@ class FailoverClient:
         *,
         emergency: Union[Endpoint, Iterable[Endpoint]] = (),
         **options: Any,
-    ) -> "FailoverClient":
+    ) -> FailoverClient:
         """Make a client of several keys of one provider: one endpoint per key, weights falling.
 
         Args:
@@ -167,7 +169,7 @@ class FailoverClient:
             self._session.close()
         self._caller.transports.close()
 
-    def __enter__(self) -> "FailoverClient":
+    def __enter__(self) -> FailoverClient:
         """Use as a context manager that closes at the end."""
         return self
 

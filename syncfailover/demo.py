@@ -56,6 +56,8 @@ _ANSWER = "When one endpoint fails, the next one answers. The caller notices not
 _FRAME_S = 0.2
 #: Seconds beyond the plan for which the revived may still take their first call: a busy machine is no failure.
 _GRACE_S = 5.0
+#: Far above what an upstream takes: the killed one refuses at once, and a busy machine must not look like a death.
+_PROBE_TIMEOUT_S = 1.0
 
 
 class Role(NamedTuple):
@@ -165,7 +167,7 @@ def _client(plan: Plan, upstreams: Dict[str, FakeUpstream]) -> FailoverClient:
         model=MODEL,
         timeout=5.0,
         probe_interval=plan.probe_interval,
-        probe_timeout=plan.probe_interval / 2,
+        probe_timeout=_PROBE_TIMEOUT_S,
         recovery_timeout=plan.recovery_timeout,
         chance=random.Random(plan.seed).random,  # noqa: S311 - jitter, not a secret
     )

@@ -1,12 +1,16 @@
 """One place that can answer: where it is, with which key, what it serves, what it costs."""
 
-from decimal import Decimal
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, NoReturn, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, NoReturn, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 from .validation import integer, number, one_of, positive, reject, text
+
+if TYPE_CHECKING:
+    from .price import Price
 
 ApiKey = Union[str, Callable[[], str], None]
 Models = Union[Mapping[str, str], Iterable[str], None]
@@ -20,14 +24,6 @@ _AUTH_HEADERS: Dict[str, Tuple[str, str]] = {
     "none": ("", ""),
 }
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class Price(NamedTuple):
-    """USD per million tokens."""
-
-    input: Decimal
-    output: Decimal
-    cached_input: Decimal
 
 
 class Endpoint:
@@ -161,15 +157,15 @@ class Endpoint:
             f"endpoint {self.name!r} holds a key and does not pickle; make it anew in the other process"
         )
 
-    def __copy__(self) -> "Endpoint":
+    def __copy__(self) -> Endpoint:
         """Return itself: it is frozen."""
         return self
 
-    def __deepcopy__(self, memo: object) -> "Endpoint":
+    def __deepcopy__(self, memo: object) -> Endpoint:
         """Return itself: it is frozen."""
         return self
 
-    def replace(self, **changes: Any) -> "Endpoint":
+    def replace(self, **changes: Any) -> Endpoint:
         """Return a new endpoint with some fields changed."""
         fields = {
             name: getattr(self, name)
@@ -367,30 +363,6 @@ def _verify(value: Union[bool, str]) -> Union[bool, str]:
 def _price_table(prices: Optional[Mapping[str, Any]]) -> Dict[str, Price]:
     if prices is None:
         return {}
-    if not isinstance(prices, Mapping):
-        raise reject("prices", prices, "a mapping of model names to prices")
-    return {text("prices", model): _price(f"prices[{model!r}]", value) for model, value in prices.items()}
+    from .price import price_table  # noqa: PLC0415 - decimal is only needed where there are prices
 
-
-def _price(field: str, value: Any) -> Price:
-    allowed = "USD per million tokens: a number, (input, output), or {'input': ..., 'output': ..., 'cached_input': ...}"
-    if isinstance(value, Mapping):
-        if not {"input", "output"} <= set(value) <= {"input", "output", "cached_input"}:
-            raise reject(field, value, allowed)
-        given = (value["input"], value["output"], value.get("cached_input", value["input"]))
-    elif isinstance(value, (tuple, list)):
-        if len(value) not in (2, 3):
-            raise reject(field, value, allowed)
-        given = (value[0], value[1], value[2] if len(value) == 3 else value[0])
-    else:
-        given = (value, value, value)
-    return Price(*(_usd(field, amount) for amount in given))
-
-
-def _usd(field: str, amount: Any) -> Decimal:
-    """Take a price by its decimal notation, so that 0.42 stays 0.42."""
-    if isinstance(amount, Decimal):
-        amount = float(amount) if not amount.is_finite() else amount
-    if isinstance(amount, Decimal) and amount >= 0:
-        return amount
-    return Decimal(repr(number(field, amount)))
+    return price_table(prices)

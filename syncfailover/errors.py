@@ -24,6 +24,8 @@ Each is also the `requests` exception that legacy code would catch. All of them 
 response's request and headers behind, for they hold keys. No message contains a key.
 """
 
+from __future__ import annotations
+
 from typing import Any, Dict, Optional, Sequence, Tuple, Type
 
 import requests

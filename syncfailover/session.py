@@ -1,5 +1,7 @@
 """A `requests.Session` whose relative URLs fail over; absolute ones are plain requests."""
 
+from __future__ import annotations
+
 from typing import Any, Iterable, Optional, Union
 from urllib.parse import urlsplit
 
@@ -18,6 +20,8 @@ from .validation import reject
 
 #: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
 _HOME = "http://syncfailover.invalid/"
+#: Positional arguments of `Session.request` between `url` and `auth`.
+_BEFORE_AUTH = 5
 #: The brief's: health check every 2 s with 1 s timeout.
 _INTERVAL_S, _TIMEOUT_S = 2.0, 1.0
 
@@ -92,7 +96,23 @@ class FailoverSession(requests.Session):
             raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
         if not urlsplit(url).scheme:
             url = _HOME + url.lstrip("/")
+            if self.auth is None and len(args) <= _BEFORE_AUTH and kwargs.get("auth") is None:
+                kwargs["auth"] = _unchanged  # or requests would look the name up in .netrc, every time
         return super().request(method, url, *args, **kwargs)
+
+    def merge_environment_settings(
+        self,
+        url: Any,
+        proxies: Any,
+        stream: Any,
+        verify: Any,
+        cert: Any,
+    ) -> Any:
+        """Leave the environment's proxies and certificates to each endpoint, which looked them up once."""
+        if not str(url).startswith(_HOME):
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        stream = self.stream if stream is None else stream
+        return {"proxies": {}, "stream": stream, "verify": True, "cert": None}
 
     def status(self) -> Snapshot:
         """Return how every endpoint is."""
@@ -106,6 +126,11 @@ class FailoverSession(requests.Session):
         """End the monitor's threads and close idle connections; calling it again does nothing."""
         self._closed = True
         super().close()
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Authenticate by doing nothing: each endpoint brings its own key."""
+    return request
 
 
 def registry_from(

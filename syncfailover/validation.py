@@ -1,12 +1,14 @@
 """What a field may hold: each check returns the value or names field, value and what is allowed."""
 
+from __future__ import annotations
+
 from math import isfinite
 from typing import Any, Collection, Optional
 
 from .errors import ConfigurationError
 
 
-def reject(field: str, value: object, allowed: str) -> "ConfigurationError":
+def reject(field: str, value: object, allowed: str) -> ConfigurationError:
     """Make the error for `field`; the caller raises it, so that the traceback ends where the check is."""
     kept = value if isinstance(value, (str, int, float, type(None))) else repr(value)  # any error must pickle
     return ConfigurationError(

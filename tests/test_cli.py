@@ -38,7 +38,7 @@ def command(*words: str, **environment: str) -> Dict[str, Any]:
         "args": [sys.executable, "-m", "syncfailover", *words],
         "env": {**os.environ, **environment},
         "stderr": subprocess.PIPE,
-        "universal_newlines": True,
+        "text": True,
     }
 
 
@@ -76,6 +76,8 @@ def test_version() -> None:
         (["check"], "HOLYSHEEP_API_KEYS"),
         (["check", "ftp://host"], "base_url: 'ftp://host'"),
         (["check", "http://host?key=secret"], "no query"),
+        (["check", "http://[::1"], "base_url: "),
+        (["check", "http://me:secret@host"], "no credentials"),
         (["check", "=http://host"], "name: ''"),
         (["check", "a=http://host", "a=http://other"], "each name only once"),
         (["check", "http://host", "--timeout", "0"], "'0' is not a number of at least 0.01"),
@@ -172,9 +174,7 @@ def test_check_without_urls_takes_the_providers_from_the_environment(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert main(["check"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[3:]] == ["holysheep-1", "holysheep-2", "openai"] or [
-        line.split()[0] for line in out.splitlines()[3:]
-    ] == ["holysheep-1", "holysheep-2", "openai-1"]
+    assert [line.split()[0] for line in out.splitlines()[3:]] == ["holysheep-1", "holysheep-2", "openai-1"]
     assert KEY not in out
     assert main(["check", "--provider", "openai"]) == 0
     assert capsys.readouterr().out.startswith("OK: 1 of 1 ")
@@ -202,8 +202,9 @@ def test_a_name_that_the_output_cannot_show_is_no_error(upstreams: Any) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["check", "http://127.0.0.1:9"], ["demo", "--seconds", "2"]])
 def test_nobody_reads_the_output(words: Any) -> None:
-    """A closed pipe (`| head`) ends a command without a word."""
-    assert into_closed_pipe(*words) == (141, "")
+    """A closed pipe (`| head`) ends a command without a word; unbuffered, argparse does not even notice."""
+    code, complaint = into_closed_pipe(*words)
+    assert (code in (0, 141), complaint) == (True, "")
 
 
 def test_upstream_plays_its_faults_and_tells_what_it_saw() -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -48,8 +49,7 @@ def demo(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
     """Run the demo with its output in a pipe."""
     return subprocess.run(
         [sys.executable, "-m", "syncfailover", "demo", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env=environment(**extra),
         timeout=30,
@@ -81,7 +81,9 @@ class OnTerminal:
     def read_until(self, text: str) -> None:
         """Read until that text has been shown."""
         while text not in self.shown:
-            self.shown += os.read(self._master, 65536).decode()
+            ready, _, _ = select.select([self._master], [], [], 20)
+            assert ready, f"{text!r} was not shown, but {self.shown!r}"
+            self.shown += os.read(self._master, 65536).decode(errors="replace")
 
     def end(self) -> Tuple[int, Any]:
         """Read to the end; return the exit code and the settings that the terminal is left with."""
@@ -92,7 +94,7 @@ class OnTerminal:
                 data = os.read(self._master, 65536)
                 if not data:
                     break
-                self.shown += data.decode()
+                self.shown += data.decode(errors="replace")
         except OSError:  # how Linux says that the last one has closed the terminal
             pass
         os.close(self._master)

@@ -1,6 +1,7 @@
 """Replies in the OpenAI shape, readable by attribute and by item, and what they say of the call behind them."""
 
-from html import escape
+from __future__ import annotations
+
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ..events import AttemptRecord
@@ -169,6 +170,8 @@ class ChatReply(ApiReply):
 
     def _repr_html_(self) -> str:
         """Show text, endpoint, latency and cost in a notebook; the model's text is escaped."""
+        from html import escape  # noqa: PLC0415 - only notebooks need it, and it takes a millisecond
+
         cost = "" if self.cost_usd is None else f" · ${self.cost_usd:.6f}"
         tries = "" if len(self.attempts) == 1 else f" · {len(self.attempts)} attempts"
         story = f"{self.endpoint} · {self._data.get('model', '')} · {self.latency_ms:.0f} ms{cost}{tries}"

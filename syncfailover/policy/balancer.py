@@ -6,8 +6,10 @@ lock and passes the very same tuple as long as nobody joined, left or changed we
 computed once per set, not once per call.
 """
 
+from __future__ import annotations
+
 from heapq import heapify, heapreplace
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 from ..validation import one_of, reject
 
@@ -15,6 +17,10 @@ Candidates = Sequence[Any]
 
 #: Up to this many, everybody is compared; beyond, a sample of this size is (the power of many choices).
 _COMPARED = 8
+#: Up to this many distinct weights are compared in each pick.
+_COMPARED_WEIGHTS = 16
+#: Stands in for a weight of 0, which the registry never passes.
+_LEAST_WEIGHT = 1e-9
 
 
 class RoundRobin:
@@ -52,8 +58,9 @@ class WeightedRoundRobin:
     """Shares by weight, smoothly: nginx's algorithm, {5, 1, 1} gives a a b a c a a.
 
     In every step each candidate's current weight grows by its weight; the largest (the first of equals) is picked
-    and loses the sum of all weights. Those of equal weight grow alike, so only the foremost of each weight has to be
-    compared: a pick costs the number of distinct weights plus the logarithm of the number of candidates.
+    and loses the sum of all weights. Beyond 16 distinct weights each is picked when its share is due (earliest
+    deadline first): the same shares in nearly the same order, but a pick among a thousand costs what it costs among
+    three.
 
     Source: nginx, ngx_http_upstream_round_robin.c, commit 52327e0627f4 (smooth weighted balancing).
     """
@@ -61,9 +68,7 @@ class WeightedRoundRobin:
     def __init__(self) -> None:
         self._seen: Tuple[Any, ...] = ()
         self._current: Dict[str, float] = {}
-        self._groups: List[Tuple[float, List[Tuple[float, int]]]] = []
-        self._total = 0.0
-        self._step = 0
+        self._schedule: Union[_Smooth, _EarliestDeadline] = _Smooth([], [])
 
     def __repr__(self) -> str:
         return "WeightedRoundRobin()"
@@ -72,6 +77,38 @@ class WeightedRoundRobin:
         """Return the one whose share is most overdue."""
         if candidates is not self._seen:
             self._follow(candidates)
+        return self._seen[self._schedule.next()]
+
+    def _follow(self, candidates: Candidates) -> None:
+        """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""
+        fresh = tuple(candidates)
+        if len(fresh) == len(self._seen) and all(map(_same, fresh, self._seen)):
+            self._seen = fresh
+            return
+        for index, current in self._schedule.currents():
+            self._current[self._seen[index].endpoint.name] = current
+        weights = [_weight(c) for c in fresh]
+        currents = [self._current.get(c.endpoint.name, 0.0) for c in fresh]
+        kind = _Smooth if len(set(weights)) <= _COMPARED_WEIGHTS else _EarliestDeadline
+        self._seen, self._schedule = fresh, kind(weights, currents)
+
+
+class _Smooth:
+    """nginx's algorithm. Those of equal weight grow alike, so only the foremost of each weight is compared."""
+
+    def __init__(self, weights: Sequence[float], currents: Sequence[float]) -> None:
+        self._total = sum(weights)
+        self._step = 0
+        groups: Dict[float, List[Tuple[float, int]]] = {}
+        for index, (weight, current) in enumerate(zip(weights, currents)):
+            groups.setdefault(weight, []).append(
+                (-current, index)
+            )  # what it lost so far, less what it began with
+        for heap in groups.values():
+            heapify(heap)
+        self._groups = list(groups.items())
+
+    def next(self) -> int:
         self._step = step = self._step + 1
         most, who, chosen = float("-inf"), 0, self._groups[0][1]
         for weight, heap in self._groups:
@@ -80,31 +117,35 @@ class WeightedRoundRobin:
             if current > most or (current == most and index < who):
                 most, who, chosen = current, index, heap
         heapreplace(chosen, (chosen[0][0] + self._total, who))
-        return self._seen[who]
+        return who
 
-    def _follow(self, candidates: Candidates) -> None:
-        """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""
-        fresh = tuple(candidates)
-        weights = [_weight(c) for c in fresh]
-        if self._seen and len(fresh) == len(self._seen) and all(map(_same, fresh, self._seen)):
-            self._seen = fresh
-            return
-        self._keep_current()
-        self._seen = fresh
-        self._step = 0
+    def currents(self) -> Iterator[Tuple[int, float]]:
+        return ((index, weight * self._step - lost) for weight, heap in self._groups for lost, index in heap)
+
+
+class _EarliestDeadline:
+    """Who is due first: half a share after the beginning, then once a share. Due times are counted in picks."""
+
+    def __init__(self, weights: Sequence[float], currents: Sequence[float]) -> None:
         self._total = sum(weights)
-        groups: Dict[float, List[Tuple[float, int]]] = {}
-        for index, (candidate, weight) in enumerate(zip(fresh, weights)):
-            lost = -self._current.get(candidate.endpoint.name, 0.0)
-            groups.setdefault(weight, []).append((lost, index))
-        for heap in groups.values():
-            heapify(heap)
-        self._groups = list(groups.items())
+        self._weights = [weight or _LEAST_WEIGHT for weight in weights]
+        self._step = 0
+        self._due = [
+            ((self._total / 2 - current) / weight, index)
+            for index, (weight, current) in enumerate(zip(self._weights, currents))
+        ]
+        heapify(self._due)
 
-    def _keep_current(self) -> None:
-        for weight, heap in self._groups:
-            for lost, index in heap:
-                self._current[self._seen[index].endpoint.name] = weight * self._step - lost
+    def next(self) -> int:
+        self._step += 1
+        due, index = self._due[0]
+        heapreplace(self._due, (due + self._total / self._weights[index], index))
+        return index
+
+    def currents(self) -> Iterator[Tuple[int, float]]:
+        return (
+            (index, self._total / 2 - (due - self._step) * self._weights[index]) for due, index in self._due
+        )
 
 
 class LowestLatency:

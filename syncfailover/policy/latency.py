@@ -1,5 +1,7 @@
 """The latency that live calls see, remembered the way a balancer needs it: peaks at once, calm slowly."""
 
+from __future__ import annotations
+
 from math import exp
 from typing import Optional
 

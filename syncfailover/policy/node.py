@@ -1,5 +1,7 @@
 """What a pool knows of one endpoint, and the permit to ask it once."""
 
+from __future__ import annotations
+
 from typing import Callable, Optional
 
 from ..endpoint import Endpoint

@@ -1,11 +1,15 @@
 """What a reply cost, from its usage and the endpoint's prices. Unknown is None, never 0."""
 
-from decimal import Decimal
-from typing import Any, Mapping, Optional
+from __future__ import annotations
 
-from ..endpoint import Price
+from typing import TYPE_CHECKING, Any, Mapping, Optional
 
-_MILLION = Decimal(1_000_000)
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from ..price import Price
+
+_MILLION = 1_000_000
 
 
 def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:

@@ -1,5 +1,7 @@
 """How often, and after what pause: urllib3's `Retry` taught about outcomes, and the budget that stops storms."""
 
+from __future__ import annotations
+
 from typing import Any, Callable, Dict, Optional, Union
 
 from urllib3.util.retry import Retry
@@ -58,7 +60,7 @@ class FailoverRetry(Retry):
         self.retry_after_limit_s = positive("retry_after_limit_s", retry_after_limit_s)
 
     @classmethod
-    def from_value(cls, value: Union[int, Retry, None]) -> "FailoverRetry":
+    def from_value(cls, value: Union[int, Retry, None]) -> FailoverRetry:
         """Make a policy of `max_retries`: a number, a caller's own `Retry`, or a policy already.
 
         Raises:
@@ -74,7 +76,7 @@ class FailoverRetry(Retry):
         return cls(value)
 
     @classmethod
-    def _of_urllib3(cls, theirs: Retry) -> "FailoverRetry":
+    def _of_urllib3(cls, theirs: Retry) -> FailoverRetry:
         options: Dict[str, Any] = {}
         if theirs.backoff_factor:
             options["backoff_base_s"] = float(theirs.backoff_factor)
@@ -90,11 +92,11 @@ class FailoverRetry(Retry):
             **options,
         )
 
-    def new(self, **kw: Any) -> "FailoverRetry":
+    def new(self, **kw: Any) -> FailoverRetry:
         """Return a copy with some arguments changed; urllib3 calls it for each new state."""
         return super().new(**{**{name: getattr(self, name) for name in _OURS}, **kw})  # type: ignore[return-value,unused-ignore]
 
-    def spent(self, rule: Rule, *, elsewhere: bool) -> Optional["FailoverRetry"]:
+    def spent(self, rule: Rule, *, elsewhere: bool) -> Optional[FailoverRetry]:
         """Return the policy with one attempt fewer, None when that attempt may not be made.
 
         Args:

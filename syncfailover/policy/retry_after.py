@@ -1,5 +1,7 @@
 """How long a server asks to be left alone: every form of Retry-After, and nothing that cannot be true."""
 
+from __future__ import annotations
+
 from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Mapping, Optional

@@ -1,5 +1,7 @@
 """The circuit breaker as a thing to use on its own: the machine of `policy/breaker.py` with a lock and a clock."""
 
+from __future__ import annotations
+
 import random
 import threading
 import time
@@ -76,7 +78,7 @@ class CircuitBreaker:
         """What it is doing; OPEN until somebody takes the trial that is due."""
         return self._machine.state.name
 
-    def acquire(self) -> "Permit":
+    def acquire(self) -> Permit:
         """Return the permit for one try.
 
         Raises:
@@ -118,7 +120,7 @@ class CircuitBreaker:
             self._keep_changes()
         self._outbox.drain()
 
-    def _settle(self, permit: "Permit", verdict: str) -> None:
+    def _settle(self, permit: Permit, verdict: str) -> None:
         now = self._clock()
         with self._lock:
             if permit.settled:
@@ -165,7 +167,7 @@ class Permit:
         """Give it back: neither a success nor a failure."""
         self._breaker._settle(self, "release")
 
-    def __enter__(self) -> "Permit":
+    def __enter__(self) -> Permit:
         """Begin the try."""
         return self
 

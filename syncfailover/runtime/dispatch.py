@@ -1,5 +1,7 @@
 """Events to callbacks: in order, outside every lock, and whatever a callback does to itself."""
 
+from __future__ import annotations
+
 import logging
 import threading
 from typing import Any, Callable, Deque, Dict, Generic, List, TypeVar
@@ -20,7 +22,7 @@ class Outbox(Generic[Item]):
     it. A delivery that blocks holds up only the thread that delivers; what it raises is logged.
     """
 
-    def __init__(self, deliver: Callable[[Item], None], queue: "Deque[Item]") -> None:
+    def __init__(self, deliver: Callable[[Item], None], queue: Deque[Item]) -> None:
         self._deliver = deliver
         self.queue = queue
         self._lock = threading.Lock()

@@ -1,5 +1,7 @@
 """One exchange with an endpoint: a request sent, a reply read, and what went wrong told in words."""
 
+from __future__ import annotations
+
 import errno
 import json
 import socket
@@ -133,7 +135,7 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
     return type(bottom).__name__
 
 
-def _chain(error: Optional[BaseException]) -> "list[BaseException]":
+def _chain(error: Optional[BaseException]) -> list[BaseException]:
     """Follow an error to its cause, through urllib3's and requests' ways of wrapping."""
     found: list[BaseException] = []
     while error is not None and error not in found:

@@ -5,9 +5,10 @@
 ended: the door that began it turns that into a reply or raises.
 """
 
+from __future__ import annotations
+
 import time
-from decimal import Decimal
-from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Protocol, Sequence, Tuple, Type
 
 from ..errors import (
     AllEndpointsFailed,
@@ -24,6 +25,9 @@ from ..policy.retry import FailoverRetry
 from ..validation import optional_positive, positive
 from .metrics import Metrics
 from .registry import Registry
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 
 class Timeouts(NamedTuple):
@@ -42,7 +46,7 @@ class Timeouts(NamedTuple):
     stall: Optional[float] = None
 
     @classmethod
-    def from_value(cls, value: Any) -> "Timeouts":
+    def from_value(cls, value: Any) -> Timeouts:
         """Make one of a number (the total), or check one that is made already.
 
         Raises:
@@ -51,7 +55,7 @@ class Timeouts(NamedTuple):
         """
         return cls().changed(value)
 
-    def changed(self, value: Any) -> "Timeouts":
+    def changed(self, value: Any) -> Timeouts:
         """Return these with another total, with another (connect, read) as in requests, or others altogether."""
         if isinstance(value, Timeouts):
             chosen = value

@@ -1,15 +1,18 @@
 """Counters of one client, exact under threads."""
 
+from __future__ import annotations
+
 import threading
 import time
-from decimal import Decimal
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Union
 
 from ..events import AttemptRecord
 from . import process
 
+if TYPE_CHECKING:
+    from decimal import Decimal
+
 _SECONDS_PER_HOUR = 3600.0
-_NOTHING = Decimal(0)
 
 
 class Metrics:
@@ -27,7 +30,7 @@ class Metrics:
         # All guarded by _lock.
         self._total = self._successful = self._failed_over = self._unpriced = 0
         self._latency_ms = 0.0
-        self._cost_usd = _NOTHING
+        self._cost_usd: Union[int, Decimal] = 0
         self._endpoints: Dict[str, _EndpointCounters] = {}
         process.register(self)
 
@@ -80,7 +83,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._total = self._successful = self._failed_over = self._unpriced = 0
         self._latency_ms = 0.0
-        self._cost_usd = _NOTHING
+        self._cost_usd = 0
         self._endpoints = {}
 
 
@@ -92,7 +95,7 @@ class _EndpointCounters:
     def __init__(self) -> None:
         self.attempts = self.successful = 0
         self.latency_ms = 0.0
-        self.cost_usd = _NOTHING
+        self.cost_usd: Union[int, Decimal] = 0
         self.outcomes: Dict[str, int] = {}
 
     def add(self, record: AttemptRecord) -> None:

@@ -5,6 +5,8 @@ A probe that is not back in time counts as failed there and then, whatever it is
 turn and is ignored.
 """
 
+from __future__ import annotations
+
 import logging
 import queue
 import random
@@ -186,7 +188,7 @@ class HealthMonitor:
         served = self._registry.last_success(name)
         return served is not None and now - served < self.interval
 
-    def _job(self, endpoint: Endpoint, now: float) -> "_Job":
+    def _job(self, endpoint: Endpoint, now: float) -> _Job:
         """Hold the lock when calling this."""
         turn = self._turns[endpoint.name] = self._turns.get(endpoint.name, 0) + 1
         self._pending[endpoint.name] = turn, now + self.timeout + _GRACE_S
@@ -270,7 +272,7 @@ class _Crew:
                 thread.join(max(0.0, deadline - monotonic()))
 
 
-def _watch(ref: "weakref.ref[HealthMonitor]", crew: _Crew) -> None:
+def _watch(ref: weakref.ref[HealthMonitor], crew: _Crew) -> None:
     """Run the monitor's thread until the monitor is closed or gone."""
     while True:
         monitor = ref()
@@ -283,7 +285,7 @@ def _watch(ref: "weakref.ref[HealthMonitor]", crew: _Crew) -> None:
         crew.wake.clear()
 
 
-def _help(jobs: "queue.SimpleQueue[Optional[_Job]]", idle: threading.Semaphore) -> None:
+def _help(jobs: queue.SimpleQueue[Optional[_Job]], idle: threading.Semaphore) -> None:
     """Run a helper until it is dismissed."""
     while True:
         job = jobs.get()

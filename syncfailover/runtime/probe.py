@@ -1,5 +1,7 @@
 """How one probe is made: a GET of the health path, with a deadline for all of it."""
 
+from __future__ import annotations
+
 from time import monotonic
 
 import requests

@@ -5,6 +5,8 @@ sockets that the parent still talks over. `after_fork` of everything registered 
 assigns, for in the child of a threaded program nothing else is safe.
 """
 
+from __future__ import annotations
+
 import os
 import weakref
 from typing import Protocol
@@ -19,7 +21,7 @@ class Forkable(Protocol):
         """Replace what a child must not share. Assigns only: no logging, no import, no lock, no thread."""
 
 
-_forkables: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
+_forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def register(thing: Forkable) -> None:

@@ -1,5 +1,7 @@
 """The registry: the pool of endpoints under one lock, and the only place where threads meet over it."""
 
+from __future__ import annotations
+
 import logging
 import random
 import threading

@@ -1,5 +1,7 @@
 """How bytes get to an endpoint: one `HTTPAdapter` per endpoint, with all that never changes worked out once."""
 
+from __future__ import annotations
+
 import os
 import weakref
 from datetime import timedelta
@@ -170,7 +172,7 @@ class EndpointTransport(HTTPAdapter):
         params = self.endpoint.params
         return url + ("&" if "?" in url else "?") + urlencode(params) if params else url
 
-    def _fixed_parts(self) -> "_Fixed":
+    def _fixed_parts(self) -> _Fixed:
         if self._fixed is None:
             endpoint = self.endpoint
             own = dict(endpoint.headers)

@@ -5,6 +5,8 @@ Here every socket operation of an attempt gets what is left of the attempt's tim
 request got, which is what tells "never sent" from "perhaps processed".
 """
 
+from __future__ import annotations
+
 import http.client
 import io
 import socket
@@ -60,7 +62,7 @@ class AttemptClock(Timeout):
 
     # What urllib3 asks of a Timeout; one object serves one attempt, so a clone is not needed.
 
-    def clone(self) -> "AttemptClock":  # noqa: D102
+    def clone(self) -> AttemptClock:  # noqa: D102
         return self
 
     def start_connect(self) -> float:  # noqa: D102
