@@ -8,7 +8,8 @@ import sys
 from measure import HERE
 
 BASELINE = "requests"
-NAMES = (BASELINE, "syncfailover", "openai", "litellm")
+#: `syncfailover` loads what it exports on first use; `syncfailover.client` is all that a client needs, requests included.
+NAMES = (BASELINE, "syncfailover", "syncfailover.client", "openai", "litellm")
 
 _PROGRAM = """
 import time

@@ -83,6 +83,8 @@ def importing(ratios, baseline_ms, absent):
         "## An import",
         "",
         f"Fresh interpreters, the import alone; 1.00 is `import requests`, {baseline_ms[0].median:.0f} ms.",
+        "`import syncfailover` loads what it exports on first use, so the row below it is what the first use of a",
+        "client brings the sum to, `requests` included; it has no limit of its own.",
         "",
         "| | wall | CPU | limit | |",
         "|---|---|---|---|---|",

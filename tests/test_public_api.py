@@ -1,8 +1,10 @@
 """The package as its users see it: names, documentation, and what importing it costs and starts."""
 
+import ast
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +23,28 @@ def test_the_designs_names_are_there() -> None:
     """Every public name of the design can be imported from the root, and `__all__` is sorted and complete."""
     assert set(DESIGN) <= set(syncfailover.__all__)
     assert list(syncfailover.__all__) == sorted(syncfailover.__all__)
-    public = {name for name, value in vars(syncfailover).items() if inspect.isclass(value) and name[0] != "_"}
-    assert public <= set(syncfailover.__all__)
+    assert set(syncfailover.__all__) <= set(dir(syncfailover))
+    errors = {name for name, value in vars(syncfailover.errors).items() if _is_error(value)}
+    assert errors <= set(syncfailover.__all__)
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, syncfailover.FailoverError)
+
+
+def test_what_type_checkers_see_is_what_there_is() -> None:
+    """The imports for type checkers name the very modules that names are loaded from at run time."""
+    tree = ast.parse(Path(syncfailover.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names if isinstance(node, ast.ImportFrom)}
+    assert {name: module for name, module in seen.items() if module} == syncfailover._MODULE_OF
+    assert {name for name, module in seen.items() if not module} == {"providers", "testing"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """A misspelt export is told as Python tells it."""
+    with pytest.raises(AttributeError, match="no attribute 'FailoverKlient'"):
+        _ = syncfailover.FailoverKlient
 
 
 @pytest.mark.parametrize("name", [name for name in syncfailover.__all__ if name != "__version__"])
