@@ -19,7 +19,6 @@ from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, Timeouts, run
 from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
-from .runtime.probe import HttpProbe
 from .runtime.registry import Registry
 from .runtime.transport import EndpointRequest, Transports
 from .runtime.wire import AttemptClock
@@ -95,8 +94,9 @@ class FailoverAdapter(BaseAdapter):
         self._retry = FailoverRetry.from_value(max_retries)
         self.transports = Transports(registry.endpoints) if transports is None else transports
         self._owns_transports = transports is None
-        self.monitor = monitor or HealthMonitor(registry, HttpProbe(self.transports), probe_when=probe_when)
+        self.monitor = monitor or HealthMonitor.shared(registry, self.transports, probe_when)
         self._owns_monitor = monitor is None
+        self._closed = False
         self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
 
     def send(
@@ -136,6 +136,9 @@ class FailoverAdapter(BaseAdapter):
 
     def close(self) -> None:
         """End the monitor's threads and close idle connections, unless they are shared with somebody who goes on."""
+        if self._closed:
+            return
+        self._closed = True
         if self._owns_monitor:
             self.monitor.close()
         if self._owns_transports:

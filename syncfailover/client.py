@@ -18,7 +18,6 @@ from .policy.snapshot import Snapshot
 from .runtime.dispatch import Callback
 from .runtime.failover import Timeouts
 from .runtime.monitor import HealthMonitor
-from .runtime.probe import HttpProbe
 from .runtime.transport import Transports
 from .session import FailoverSession, registry_from
 from .validation import number
@@ -68,11 +67,7 @@ class FailoverClient:
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
         transports = Transports(self.registry.endpoints)
-        self._monitor = HealthMonitor(
-            self.registry,
-            HttpProbe(transports),
-            probe_when=probe_when,
-        )
+        self._monitor = HealthMonitor.shared(self.registry, transports, probe_when)
         retry = FailoverRetry.from_value(max_retries)
         self._caller = Caller(
             self.registry, transports, self._monitor, retry, Timeouts.from_value(timeout), model
@@ -163,6 +158,8 @@ class FailoverClient:
 
     def close(self) -> None:
         """End the monitor's threads within a second and close idle connections; calling it again does nothing."""
+        if self._caller.closed:
+            return
         self._caller.closed = True
         self._monitor.close()
         if self._session is not None:

@@ -269,7 +269,7 @@ def _base_url(value: str) -> str:
     if "@" in parts.netloc:
         raise reject("base_url", _redacted(value), "no credentials in it; use api_key or headers")
     if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or bad_port:
-        raise reject("base_url", value, allowed + ", with scheme http or https and a host")
+        raise reject("base_url", _redacted(value), allowed + ", with scheme http or https and a host")
     if parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in value):
         raise reject(
             "base_url", _redacted(value), "no query, fragment or white space; use params for a query"
@@ -278,9 +278,11 @@ def _base_url(value: str) -> str:
 
 
 def _redacted(url: str) -> str:
-    """Cut from a URL what may be a secret: credentials and query."""
-    head, at, tail = url.partition("@")
-    return ("...@" + tail if at else head).split("?", 1)[0]
+    """Cut from a URL what may be a secret: credentials, query and fragment."""
+    head, at, tail = url.rpartition("@")
+    if "?" in head or "#" in head:
+        return "..."  # an @ in the query, or a ? in the password: no part of it is surely harmless
+    return ("...@" + tail if at else url).split("?", 1)[0].split("#", 1)[0]
 
 
 def _path(value: str) -> str:
@@ -297,11 +299,13 @@ def _path(value: str) -> str:
 def _model_map(models: Models) -> Optional[Dict[str, str]]:
     if models is None:
         return None
+    allowed = "a mapping of the caller's names to the endpoint's, or a list of names"
     if isinstance(models, str):
-        raise reject(
-            "models", models, "a mapping of the caller's names to the endpoint's, or a list of names"
-        )
-    table = dict(models) if isinstance(models, Mapping) else {name: name for name in models}
+        raise reject("models", models, allowed)
+    try:
+        table = dict(models) if isinstance(models, Mapping) else {name: name for name in models}
+    except TypeError:  # it cannot be iterated over, or a name cannot be a key
+        raise reject("models", models, allowed) from None
     if not table:
         raise reject("models", models, "at least one model, or None for every model")
     for ours, theirs in table.items():

@@ -14,7 +14,11 @@ from syncfailover.policy.snapshot import EndpointState, Snapshot
 
 SECRET = "sk-very-secret"
 ALL = sorted(
-    (thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, errors.FailoverError)),
+    (
+        thing
+        for thing in vars(errors).values()
+        if isinstance(thing, type) and issubclass(thing, errors.FailoverError)
+    ),
     key=lambda cls: cls.__name__,
 )
 LEDGER = (

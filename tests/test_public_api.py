@@ -36,7 +36,12 @@ def test_what_type_checkers_see_is_what_there_is() -> None:
     """The imports for type checkers name the very modules that names are loaded from at run time."""
     tree = ast.parse(Path(syncfailover.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.name: node.module for node in block.body for alias in node.names if isinstance(node, ast.ImportFrom)}
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        for alias in node.names
+        if isinstance(node, ast.ImportFrom)
+    }
     assert {name: module for name, module in seen.items() if module} == syncfailover._MODULE_OF
     assert {name for name, module in seen.items() if not module} == {"providers", "testing"}
 

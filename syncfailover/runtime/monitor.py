@@ -76,6 +76,7 @@ class HealthMonitor:
         self._probe: Probe = HttpProbe(Transports(registry.endpoints)) if probe is None else probe
         self._chance = chance
         self._closed = False
+        self._users = 1  # guarded by _lock
         self._reset()
         process.register(self)
 
@@ -87,6 +88,21 @@ class HealthMonitor:
         self._turns: Dict[str, int] = {}
         self._pending: Dict[str, Tuple[int, float]] = {}  # turn and time at which it counts as hung
         self._failed_to_start = False
+
+    @classmethod
+    def shared(cls, registry: Registry, transports: Transports, probe_when: str) -> HealthMonitor:
+        """Return the registry's monitor: whoever shares a registry shares its probes; each user closes it once."""
+        known = None if registry.monitor is None else registry.monitor()
+        if isinstance(known, cls) and known.probe_when == probe_when and known._take_part():
+            return known
+        monitor = cls(registry, HttpProbe(transports), probe_when=probe_when)
+        registry.monitor = weakref.ref(monitor)
+        return monitor
+
+    def _take_part(self) -> bool:
+        with self._lock:
+            self._users += not self._closed
+            return not self._closed
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self.running else "not started"
@@ -144,9 +160,12 @@ class HealthMonitor:
         return everyone
 
     def close(self) -> None:
-        """End the threads, within a second; calling it again does nothing."""
-        self._closed = True
+        """End the threads, within a second, if nobody else uses them; calling it again does nothing."""
         with self._lock:
+            self._users -= 1
+            if self._users > 0:
+                return
+            self._closed = True
             crew, self._crew = self._crew, None
         if crew is not None:
             crew.dismiss()

@@ -119,6 +119,8 @@ class Registry:
         self.emit = self._dispatcher.post
         self._snapshot = self._pool.snapshot(clock())  # replaced whole under _lock, read without it
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
+        #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
+        self.monitor: Callable[[], object] | None = None
         self._make_locks()
         process.register(self)
 

@@ -15,7 +15,11 @@ DATA = {
     "object": "chat.completion",
     "model": "gpt-4.1-2025",
     "choices": [
-        {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello <b>you</b>"}},
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "Hello <b>you</b>"},
+        },
         {"index": 1, "finish_reason": "length", "message": {"role": "assistant", "content": "Bye"}},
     ],
     "usage": {
@@ -106,7 +110,16 @@ def test_a_sparse_reply_does_not_raise(data):
 
 @pytest.mark.parametrize(
     "name",
-    ["content", "refusal", "tool_calls", "function_call", "audio", "annotations", "role", "reasoning_content"],
+    [
+        "content",
+        "refusal",
+        "tool_calls",
+        "function_call",
+        "audio",
+        "annotations",
+        "role",
+        "reasoning_content",
+    ],
 )
 def test_optional_fields_that_are_absent_are_none(name):
     """As in the official SDK, for whose callers it is written."""

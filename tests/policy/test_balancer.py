@@ -263,6 +263,32 @@ def test_changing_sets_and_weights_are_shared_as_nginx_shares_them(turns, weight
         assert names(balancer, candidates, times) == [oracle.pick(peers) for _ in range(times)]
 
 
+@pytest.mark.parametrize("count", [17, 30])
+def test_many_distinct_weights_are_shared_exactly_and_evenly(count):
+    """Beyond 16 distinct weights the order may differ from nginx's, the shares do not, at any time."""
+    candidates = weighted(*range(1, count + 1))
+    total = sum(range(1, count + 1))
+    balancer, counted = WeightedRoundRobin(), Counter()
+    for step in range(1, 3 * total + 1):
+        counted[balancer.pick(candidates).endpoint.weight] += 1
+        if step % 7 == 0:
+            assert all(abs(counted[w] - step * w / total) < 1.5 for w in range(1, count + 1))
+    assert counted == {w: 3 * w for w in range(1, count + 1)}
+
+
+def test_shares_survive_the_change_from_many_weights_to_few_and_back():
+    """Who comes and goes across the bound of 16 weights gets about what nginx would give."""
+    many = weighted(*range(1, 21))
+    balancer, oracle, counted, expected = WeightedRoundRobin(), Nginx(), Counter(), Counter()
+    for turn in range(60):
+        candidates = many[:10] if turn % 2 else many
+        peers = [(c.endpoint.name, c.endpoint.weight) for c in candidates]
+        times = 5 + turn % 13
+        counted.update(names(balancer, candidates, times))
+        expected.update(oracle.pick(peers) for _ in range(times))
+    assert all(abs(counted[c.endpoint.name] - expected[c.endpoint.name]) <= 4 for c in many)
+
+
 # LowestLatency
 
 

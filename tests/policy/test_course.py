@@ -95,7 +95,9 @@ def test_what_may_have_been_processed_goes_to_one_other(bench):
     assert Walk(bench("a", "b", "c", "d")).go("TIMED_OUT") == "ab"
 
 
-@pytest.mark.parametrize(("first", "second"), [("TIMED_OUT", "BROKEN"), ("BROKEN", "TIMED_OUT"), ("BROKEN", "CUT_SHORT")])
+@pytest.mark.parametrize(
+    ("first", "second"), [("TIMED_OUT", "BROKEN"), ("BROKEN", "TIMED_OUT"), ("BROKEN", "CUT_SHORT")]
+)
 def test_all_ambiguous_results_are_one_gamble(bench, first, second):
     """A silence after a reset is the second one, too."""
     walk = Walk(bench("a", "b", "c")).then(first)
@@ -141,7 +143,16 @@ def test_what_may_not_be_repeated_is_sent_again_only_if_it_was_never_sent(exits)
 @pytest.mark.parametrize(
     "rule_name",
     [
-        *("UNREACHABLE", "TIMED_OUT", "BROKEN", "CUT_SHORT", "RATE_LIMIT", "IN_FLIGHT", "QUOTA", "KEY_REFUSED"),
+        *(
+            "UNREACHABLE",
+            "TIMED_OUT",
+            "BROKEN",
+            "CUT_SHORT",
+            "RATE_LIMIT",
+            "IN_FLIGHT",
+            "QUOTA",
+            "KEY_REFUSED",
+        ),
         *("FORBIDDEN", "MODEL_MISSING", "TRANSIENT", "SERVER_ERROR", "OVERLOADED", "NO_ANSWER", "MOVED"),
     ],
 )
@@ -158,7 +169,9 @@ def test_nobody_is_asked_twice_in_a_round(bench):
 # 3. One quick retry before a priority is left
 
 
-@pytest.mark.parametrize("rule_name", ["SERVER_ERROR", "BROKEN", "TRANSIENT", "RATE_LIMIT", "IN_FLIGHT", "CUT_SHORT"])
+@pytest.mark.parametrize(
+    "rule_name", ["SERVER_ERROR", "BROKEN", "TRANSIENT", "RATE_LIMIT", "IN_FLIGHT", "CUT_SHORT"]
+)
 def test_a_transient_fault_earns_one_more_try_before_the_exit(lone, rule_name):
     """After half a second at most the same endpoint is asked once more, then the exit."""
     walk = Walk(lone).then(rule_name)
@@ -169,7 +182,16 @@ def test_a_transient_fault_earns_one_more_try_before_the_exit(lone, rule_name):
 
 @pytest.mark.parametrize(
     "rule_name",
-    ["UNREACHABLE", "TIMED_OUT", "OVERLOADED", "QUOTA", "KEY_REFUSED", "FORBIDDEN", "MODEL_MISSING", "NO_ANSWER"],
+    [
+        "UNREACHABLE",
+        "TIMED_OUT",
+        "OVERLOADED",
+        "QUOTA",
+        "KEY_REFUSED",
+        "FORBIDDEN",
+        "MODEL_MISSING",
+        "NO_ANSWER",
+    ],
 )
 def test_a_lasting_fault_earns_none(lone, rule_name):
     """The exit is asked at once where asking the same again would be in vain."""

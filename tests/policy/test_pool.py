@@ -251,7 +251,8 @@ def test_overloaded_rests_only_if_it_asks_to(bench):
 
 
 @pytest.mark.parametrize(
-    "rule_name", ["CONTEXT_LENGTH", "FILTERED", "REJECTED", "TRANSIENT", "SERVER_ERROR", "NO_ANSWER", "TIMED_OUT"]
+    "rule_name",
+    ["CONTEXT_LENGTH", "FILTERED", "REJECTED", "TRANSIENT", "SERVER_ERROR", "NO_ANSWER", "TIMED_OUT"],
 )
 def test_other_outcomes_rest_nobody(bench, rule_name):
     """Neither pair nor key rests, even if the reply names a time."""
@@ -752,7 +753,9 @@ RESULTS = [
 class PoolUnderFire(RuleBasedStateMachine):
     """Random calls, results, probes, orders and time: what must hold always does."""
 
-    @initialize(permits=st.integers(1, 2), balancer=st.sampled_from(["weighted", "round_robin", "least_busy"]))
+    @initialize(
+        permits=st.integers(1, 2), balancer=st.sampled_from(["weighted", "round_robin", "least_busy"])
+    )
     def begin_with(self, permits, balancer):
         """Make a pool of two tiers with one drained and one small endpoint."""
         url = "http://127.0.0.1:1/v1"

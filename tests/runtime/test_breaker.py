@@ -353,7 +353,9 @@ def test_a_number_that_cannot_work_is_refused(field, value):
 
 def test_every_option_arrives(make, clock):
     """Threshold, growth, bound and rate work from outside as they do inside."""
-    breaker = make(failure_threshold=1, recovery_timeout=10.0, recovery_backoff=2.0, max_recovery_timeout=15.0)
+    breaker = make(
+        failure_threshold=1, recovery_timeout=10.0, recovery_backoff=2.0, max_recovery_timeout=15.0
+    )
     breaker.acquire().failure()
     clock.advance(11.0)
     breaker.acquire().failure()

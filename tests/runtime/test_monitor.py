@@ -7,6 +7,7 @@ import weakref
 from typing import Any, List, Set
 
 import pytest
+import requests
 from fleet import endpoints_of
 
 from syncfailover import EndpointRegistry, FailoverClient, HealthMonitor, HealthStatus, ProbeResult
@@ -215,3 +216,24 @@ def test_a_recovered_probe_lets_a_trial_pass_early(upstreams: List[FakeUpstream]
     assert client.registry.wait_for(lambda now: now["a"].eligible, 3.0)
     assert client.status()["a"].breaker == "half_open"
     assert "a" in {client.chat("Hi").endpoint for _ in range(40)}
+
+
+def test_a_shared_registry_is_probed_once(
+    before: Any, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """Clients and mounted sessions over one registry share its monitor, which ends with the last of them."""
+    registry = EndpointRegistry(endpoints_of(upstreams), **FAST)
+    clients = [make_client(registry, probe_when="always") for _ in range(3)]
+    session = requests.Session()
+    registry.mount(session, "https://api.openai.com/v1")
+    for client in clients:
+        client.chat("Hi")
+    session.get("https://api.openai.com/v1/models")
+    assert threads_of_ours(before).count("syncfailover-monitor") == 1
+    session.close()
+    session.close()
+    for client in clients:
+        assert threads_of_ours(before)
+        client.close()
+        client.close()
+    assert gone(before)
