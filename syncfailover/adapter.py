@@ -13,7 +13,7 @@ from urllib3.util.retry import Retry
 
 from .endpoint import origin
 from .policy.node import Attempt
-from .policy.outcome import REDIRECTED, UNREPEATABLE, Received
+from .policy.received import REDIRECTED, UNREPEATABLE, Received
 from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, Timeouts, run

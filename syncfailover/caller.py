@@ -7,7 +7,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from .errors import ClientClosed, ConfigurationError
 from .policy.node import Attempt
-from .policy.outcome import Received
+from .policy.received import Received
 from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, Timeouts, run

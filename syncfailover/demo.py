@@ -1,50 +1,25 @@
 """The demo: three endpoints on this machine, real calls from several threads; one endpoint dies and comes back.
 
 Nothing here is scripted but the killing and the reviving: callers, monitor and breakers put what happens to them into
-one inbox, and the main thread reads it, counts it, tells it, and at the end judges what it has counted.
+one inbox, and the main thread reads it, counts it (`tally`) and tells it.
 """
 
 import queue
 import random
 import time
-from bisect import bisect_right
-from collections import Counter, defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from textwrap import wrap
-from typing import (
-    AbstractSet,
-    Deque,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    TextIO,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union
 
 from .client import FailoverClient
 from .endpoint import Endpoint
 from .errors import FailoverError
-from .events import AttemptRecord, Event
-from .live_table import (
-    Board,
-    Canvas,
-    Cell,
-    Column,
-    Line,
-    LiveView,
-    PlainView,
-    Row,
-    View,
-    plain,
-    table,
-    width_of,
-)
+from .events import Event
+from .live_table import Board, Canvas, LiveView, PlainView, Row, View
+from .tally import Called, Tally, closing_table, listed, objections, verdict
 from .testing import FakeUpstream
+from .text_table import plain, width_of
 
 MODEL = "gpt-4.1"
 #: USD per million tokens, input and output.
@@ -71,9 +46,6 @@ class Role(NamedTuple):
 CAST = (Role("alpha", 3, 0.030), Role("beta", 2, 0.040), Role("gamma", 1, 0.050))
 NAMES = tuple(role.name for role in CAST)
 
-#: The three acts.
-BEFORE, DURING, AFTER = range(3)
-
 
 class Plan(NamedTuple):
     """What is to happen, and when; times are in seconds from the beginning."""
@@ -83,11 +55,6 @@ class Plan(NamedTuple):
     threads: int = 8
     killed: Tuple[str, ...] = ("alpha",)
     seed: Optional[int] = None
-
-    @property
-    def others(self) -> Tuple[str, ...]:
-        """Those who stay alive."""
-        return tuple(name for name in NAMES if name not in self.killed)
 
     @property
     def killed_at(self) -> float:
@@ -110,43 +77,32 @@ class Plan(NamedTuple):
         return min(2.0, self.seconds / 7)
 
 
-class Called(NamedTuple):
-    """One call, as its caller saw it."""
-
-    #: On the monotonic clock, when it ended.
-    at: float
-    ledger: Sequence[AttemptRecord]
-    #: None for an answer.
-    error: Optional[str]
-
-
 News = Union[Called, Event]
 
 
 def run(plan: Plan, out: TextIO, *, live: bool) -> int:
     """Play the demo; return 0 if it came out as promised, 1 if not, with the reason printed."""
-    inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
     out.write(
         "syncfailover demo: three endpoints on this machine, real calls over real sockets, no key needed\n\n"
     )
     with ExitStack() as stack:
-        upstreams = {role.name: stack.enter_context(_upstream(role)) for role in CAST}
+        upstreams = {
+            role.name: stack.enter_context(FakeUpstream(role.name, text=_ANSWER, delay_s=role.delay_s))
+            for role in CAST
+        }
         client = stack.enter_context(_client(plan, upstreams))
-        for event in _TOLD:
-            client.on(event, inbox.put)
         view: View = LiveView(stack.enter_context(Canvas(out))) if live else PlainView(out)
-        show = Show(plan, upstreams, client, inbox, view)
+        show = Show(plan, upstreams, client, view)
         show.play()
-    reasons = objections(plan, show.tally)
+    _close(show.tally, out)
+    return 1 if objections(show.tally) else 0
+
+
+def _close(tally: Tally, out: TextIO) -> None:
     width = width_of(out)
-    closing = [plain(line) for line in closing_table(show.tally, width)]
-    sentence = verdict(plan, show.tally, reasons)
-    out.write("\n".join(["", *closing, "", *([sentence] if width is None else wrap(sentence, width)), ""]))
-    return 1 if reasons else 0
-
-
-def _upstream(role: Role) -> FakeUpstream:
-    return FakeUpstream(role.name, text=_ANSWER, delay_s=role.delay_s)
+    rows = [plain(line) for line in closing_table(tally, width)]
+    sentence = verdict(tally)
+    out.write("\n".join(["", *rows, "", *([sentence] if width is None else wrap(sentence, width)), ""]))
 
 
 def _client(plan: Plan, upstreams: Dict[str, FakeUpstream]) -> FailoverClient:
@@ -213,87 +169,23 @@ def _call(client: FailoverClient) -> Called:
     return Called(time.monotonic(), reply.attempts, None)
 
 
-class Tally:
-    """What happened, counted per endpoint and per act; an act begins when its turn is noted."""
-
-    def __init__(self) -> None:
-        #: When the killed died, and when they were revived, on the monotonic clock.
-        self.turns: List[float] = []
-        self.calls = self.failed = self.saved = 0
-        self.cost_usd = 0.0
-        self.first_error: Optional[str] = None
-        #: By (endpoint, act).
-        self.served: Dict[Tuple[str, int], int] = Counter()
-        self.failed_attempts: Dict[str, int] = Counter()
-        #: When each endpoint first answered after the revival.
-        self.back_at: Dict[str, float] = {}
-        self._latency_ms: Dict[str, float] = defaultdict(float)
-        self._recent: Dict[str, Deque[float]] = {name: deque() for name in NAMES}
-
-    def add(self, call: Called) -> None:
-        """Count one call."""
-        self.calls += 1
-        if call.error is not None:
-            self.failed += 1
-            self.first_error = self.first_error or call.error
-        for attempt in call.ledger:
-            if attempt.outcome == "ok":
-                self._add_served(attempt, call.at)
-            else:
-                self.failed_attempts[attempt.endpoint] += 1
-        if call.error is None and call.ledger[0].endpoint != call.ledger[-1].endpoint:
-            self.saved += 1
-
-    def _add_served(self, attempt: AttemptRecord, at: float) -> None:
-        name, act = attempt.endpoint, bisect_right(self.turns, at)
-        self.served[name, act] += 1
-        self._latency_ms[name] += attempt.latency_ms
-        self._recent[name].append(at)
-        self.cost_usd += attempt.cost_usd or 0.0
-        if act == AFTER:
-            self.back_at.setdefault(name, at)
-
-    def headline(self) -> str:
-        """Say the most important in one line."""
-        answered = self.calls - self.failed
-        return f"{answered} calls answered, {self.failed} failed, {self.saved} saved by failover, ${self.cost_usd:.4f}"
-
-    def rate(self, name: str, now: float) -> int:
-        """Return how many calls an endpoint served within the last second."""
-        recent = self._recent[name]
-        while recent and recent[0] < now - 1.0:
-            recent.popleft()
-        return len(recent)
-
-    def total(self, names: Sequence[str] = NAMES, acts: Sequence[int] = (BEFORE, DURING, AFTER)) -> int:
-        """Return how many calls these endpoints served in these acts."""
-        return sum(self.served[name, act] for name in names for act in acts)
-
-    def latency_ms(self, names: Sequence[str] = NAMES) -> Optional[float]:
-        """Return the average latency of what these endpoints served."""
-        served = self.total(names)
-        return sum(self._latency_ms[name] for name in names) / served if served else None
-
-
 class Show:
     """The play itself: who dies when, and what is told of it."""
 
     def __init__(
-        self,
-        plan: Plan,
-        upstreams: Dict[str, FakeUpstream],
-        client: FailoverClient,
-        inbox: "queue.SimpleQueue[News]",
-        view: View,
+        self, plan: Plan, upstreams: Dict[str, FakeUpstream], client: FailoverClient, view: View
     ) -> None:
-        self.tally = Tally()
+        self.tally = Tally(NAMES, plan.killed)
         self._plan = plan
         self._killed = [upstreams[name] for name in plan.killed]
         self._client = client
-        self._inbox = inbox
         self._view = view
+        self._inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
+        self._told: Set[str] = set()
         self._began = 0.0
         self._shown_at = 0.0
+        for event in _TOLD:
+            client.on(event, self._inbox.put)
 
     def play(self) -> None:
         """Go through the three acts."""
@@ -327,7 +219,7 @@ class Show:
         """Take in what happens until that many seconds of the play are over, or until the killed are back."""
         until = self._began + until_s
         while (left := until - time.monotonic()) > 0:
-            if unless_back and self.tally.back_at.keys() >= set(self._plan.killed):
+            if unless_back and not self.tally.absent():
                 return
             if time.monotonic() >= self._shown_at + _FRAME_S:
                 self._show()
@@ -342,22 +234,28 @@ class Show:
         if isinstance(news, Event):
             if is_worth_telling(news):
                 self._tell(_TOLD[news.name].format_map(news._asdict()))
-            return
-        known = self.tally.failed, self.tally.saved, set(self.tally.back_at)
-        self.tally.add(news)
-        self._tell_firsts(news, *known)
+        else:
+            self.tally.add(news)
+            self._tell_firsts(news)
 
-    def _tell_firsts(self, call: Called, failed: int, saved: int, back: AbstractSet[str]) -> None:
-        """Tell what a call was the first to meet; the numbers are those before it."""
-        if self.tally.failed > failed == 0:
-            self._tell(f"a call FAILED: {call.error}")
-        if self.tally.saved > saved == 0:
+    def _tell_firsts(self, call: Called) -> None:
+        """Tell what a call was the first to meet."""
+        if call.error is not None:
+            self._tell_once("failed", f"a call FAILED: {call.error}")
+        elif call.saved:
             first, last = call.ledger[0], call.ledger[-1]
-            self._tell(
-                f"a call to {first.endpoint} failed ({first.detail}); {last.endpoint} answered it instead"
+            self._tell_once(
+                "saved",
+                f"a call to {first.endpoint} failed ({first.detail}); {last.endpoint} answered it instead",
             )
-        for name in (self.tally.back_at.keys() - back) & set(self._plan.killed):
-            self._tell(f"{name} takes traffic again; its share grows back over 10 s")
+        for name in self._plan.killed:
+            if name in self.tally.back_at:
+                self._tell_once(name, f"{name} takes traffic again; its share grows back over 10 s")
+
+    def _tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._tell(text)
 
     def _tell(self, text: str) -> None:
         self._view.told(f"{time.strftime('%H:%M:%S')}  {text}")
@@ -368,7 +266,7 @@ class Show:
         rows = [
             Row(
                 state,
-                tally.total([state.name]),
+                tally.served([state.name]),
                 tally.rate(state.name, now),
                 tally.failed_attempts[state.name],
             )
@@ -398,60 +296,3 @@ _TOLD = {
 def is_worth_telling(event: Event) -> bool:
     """Leave out what belongs to the start: the first check of each endpoint."""
     return not (event.name == "health_changed" and event.old == "unknown" and event.new != "unhealthy")
-
-
-def closing_table(tally: Tally, width: Optional[int]) -> List[Line]:
-    """Say what each endpoint did in each act."""
-    columns = [
-        Column("endpoint"),
-        Column("served before", align=">"),
-        Column("during", align=">"),
-        Column("after", align=">"),
-        Column("failed attempts", align=">", rank=1),
-        Column("average latency", align=">", rank=2),
-    ]
-    rows = [_closing_row(name, [name], tally) for name in NAMES]
-    return table(columns, [*rows, _closing_row("all", NAMES, tally)], width)
-
-
-def _closing_row(title: str, names: Sequence[str], tally: Tally) -> Line:
-    latency_ms = tally.latency_ms(names)
-    counts = [
-        *(tally.total(names, [act]) for act in (BEFORE, DURING, AFTER)),
-        sum(tally.failed_attempts[name] for name in names),
-    ]
-    latency = "-" if latency_ms is None else f"{latency_ms:.0f} ms"
-    return [Cell(title), *(Cell(str(count)) for count in counts), Cell(latency)]
-
-
-def objections(plan: Plan, tally: Tally) -> List[str]:
-    """Return everything that did not come out as promised."""
-    reasons = []
-    if tally.failed:
-        reasons.append(f"{tally.failed} of {tally.calls} calls failed (the first: {tally.first_error})")
-    if not tally.total(plan.others, [DURING]):
-        reasons.append(f"nobody else was there to serve with {listed(plan.killed)} dead")
-    absent = [name for name in plan.killed if name not in tally.back_at]
-    if absent:
-        reasons.append(f"{listed(absent)} served no call after the revival")
-    return reasons
-
-
-def verdict(plan: Plan, tally: Tally, reasons: Sequence[str]) -> str:
-    """Say in one sentence how it came out."""
-    if reasons:
-        return f"FAILED: {'; '.join(reasons)}."
-    who = listed(plan.killed)
-    died, revived = tally.turns
-    back_s = max(tally.back_at[name] for name in plan.killed) - revived
-    return (
-        f"PASSED: none of {tally.calls} calls failed; with {who} dead for {revived - died:.1f} s, "
-        f"{listed(plan.others)} answered {tally.total(plan.others, [DURING])} calls, and {back_s:.1f} s after the "
-        f"revival {who} took traffic again ({tally.total(plan.killed, [AFTER])} calls)."
-    )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Join names as a sentence does."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

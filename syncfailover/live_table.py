@@ -1,20 +1,16 @@
-"""Tables for a terminal: columns give way where it is narrow, and a whole block is redrawn in place.
-
-A line is a sequence of cells, text with a style; only `Canvas` turns styles into escape codes, so that the same table
-can go to a pipe or to a log as it is.
-"""
+"""The demo's view on a terminal, a block that is redrawn in place; and its stand-in for a pipe, lines."""
 
 import os
 import shutil
 import time
 from collections import deque
-from typing import Deque, List, NamedTuple, Optional, Protocol, Sequence, TextIO, Tuple
+from typing import Deque, List, NamedTuple, Protocol, Sequence, TextIO
 
 from .policy.breaker import BreakerState
 from .policy.health import HealthStatus
 from .policy.snapshot import EndpointState
+from .text_table import Cell, Column, Line, clip, glyphs_for, table
 
-_GAP = "  "
 #: Characters of the longest bar.
 _BAR = 12
 #: Lines of narration that stay in sight.
@@ -38,119 +34,12 @@ _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 _RESET, _ERASE_RIGHT, _ERASE_BELOW = "\x1b[0m", "\x1b[K", "\x1b[J"
 
 
-class Glyphs(NamedTuple):
-    """The few signs that are no letters."""
-
-    bar: str
-    ellipsis: str
-    arrow: str
-
-
-FANCY = Glyphs("█", "…", "→")
-ASCII = Glyphs("#", "..", "->")
-
-
-class Cell(NamedTuple):
-    """A piece of text and how it looks: one of "", "bold", "dim", "red", "green", "yellow", "invert"."""
-
-    text: str
-    style: str = ""
-
-
-Line = Sequence[Cell]
-
-
-class Column(NamedTuple):
-    """One column of a table."""
-
-    title: str
-    #: Characters: as wide as this at least, wider where its cells are.
-    width: int = 0
-    align: str = "<"
-    #: Where room is short, the column with the highest number is left out first; 0 stays to the end.
-    rank: int = 0
-    #: Whether it may be cut down to `width` before any column is left out.
-    elastic: bool = False
-
-
 def is_terminal(out: TextIO) -> bool:
     """Tell whether escape codes are welcome: a terminal that can, and nobody who asked for none."""
     if os.environ.get("NO_COLOR") or os.environ.get("CI") or os.environ.get("TERM") == "dumb":
         return False
     knows_ansi = os.name != "nt" or "WT_SESSION" in os.environ or "TERM" in os.environ
     return knows_ansi and out.isatty()
-
-
-def glyphs_for(out: TextIO) -> Glyphs:
-    """Return the signs that can be written in the encoding of `out`."""
-    try:
-        "".join(FANCY).encode(out.encoding or "ascii")
-    except (LookupError, UnicodeEncodeError):
-        return ASCII
-    return FANCY
-
-
-def bar(value: float, full: float, width: int, glyph: str) -> str:
-    """Draw a share of `full` as a bar of at most `width` signs; something that is not nothing shows."""
-    if value <= 0 or full <= 0:
-        return ""
-    return glyph * max(1, min(width, round(width * value / full)))
-
-
-def table(
-    columns: Sequence[Column],
-    rows: Sequence[Line],
-    width: Optional[int] = None,
-    ellipsis: str = ASCII.ellipsis,
-) -> List[Line]:
-    """Lay out a heading and rows within `width` characters; None takes the room that they need."""
-    kept = list(range(len(columns)))
-    needs = [max(c.width, len(c.title), *(len(row[i].text) for row in rows)) for i, c in enumerate(columns)]
-    sizes = _fitted(columns, needs, kept, width)
-    while sizes is None:
-        kept.remove(max(kept, key=lambda i: columns[i].rank))
-        sizes = _fitted(columns, needs, kept, width)
-    heading = [Cell(column.title, "dim") for column in columns]
-    return [_row([(columns[i], row[i]) for i in kept], sizes, ellipsis) for row in (heading, *rows)]
-
-
-def _fitted(
-    columns: Sequence[Column], needs: Sequence[int], kept: Sequence[int], width: Optional[int]
-) -> Optional[List[int]]:
-    """Return the widths of those that are kept; None where they do not fit."""
-    sizes = [needs[i] for i in kept]
-    if width is None:
-        return sizes
-    excess = sum(sizes) + len(_GAP) * (len(sizes) - 1) - width
-    for place, i in enumerate(kept):
-        if columns[i].elastic and excess > 0:
-            cut = min(excess, sizes[place] - max(columns[i].width, 1))
-            sizes[place] -= cut
-            excess -= cut
-    if excess > 0 and len(kept) == 1:
-        return [max(1, width)]
-    return None if excess > 0 else sizes
-
-
-def _row(cells: Sequence[Tuple[Column, Cell]], sizes: Sequence[int], ellipsis: str) -> Line:
-    line: List[Cell] = []
-    for (column, cell), size in zip(cells, sizes):
-        if line:
-            line.append(Cell(_GAP))
-        line.append(Cell(format(clip(cell.text, size, ellipsis), f"{column.align}{size}"), cell.style))
-    return line
-
-
-def clip(text: str, width: int, ellipsis: str) -> str:
-    """Cut a text to `width` characters, and show that something is missing."""
-    if len(text) <= width:
-        return text
-    return text[: max(0, width - len(ellipsis))] + ellipsis[: max(0, width)]
-
-
-def plain(line: Line) -> str:
-    """Return a line without its styles."""
-    return "".join(cell.text for cell in line).rstrip()
 
 
 class Canvas:
@@ -205,11 +94,6 @@ def _painted(line: Line, width: int) -> str:
         code = _SGR.get(cell.style)
         parts.append(f"\x1b[{code}m{text}{_RESET}" if code and text else text)
     return "".join(parts)
-
-
-def width_of(out: TextIO) -> Optional[int]:
-    """Return how wide a table may be: as the terminal; in a file or a mail, as it needs."""
-    return shutil.get_terminal_size().columns - 1 if out.isatty() else None
 
 
 class Row(NamedTuple):
@@ -334,3 +218,10 @@ class LiveView:
             Cell(str(row.failed), "red" if row.failed else ""),
             Cell(state.reason, "dim"),
         ]
+
+
+def bar(value: float, full: float, width: int, glyph: str) -> str:
+    """Draw a share of `full` as a bar of at most `width` signs; something that is not nothing shows."""
+    if value <= 0 or full <= 0:
+        return ""
+    return glyph * max(1, min(width, round(width * value / full)))

@@ -76,8 +76,8 @@ def from_keys(provider: str, keys: Sequence[ApiKey], **overrides: Any) -> List[E
 
     """
     one_of("provider", provider, PRESETS)
-    if isinstance(keys, str) or not keys:
-        shown = "a single string" if isinstance(keys, str) else keys
+    if isinstance(keys, str) or not isinstance(keys, Sequence) or not keys:
+        shown = f"a {type(keys).__name__}" if keys else keys  # it may hold keys
         raise reject("keys", shown, "a list with at least one key")
     weights = range(len(keys), 0, -1)
     return [

@@ -12,7 +12,8 @@ from typing import Any, Dict, Iterator, Tuple
 import pytest
 
 from syncfailover import __version__, providers
-from syncfailover.cli import KEY_VARIABLES, main
+from syncfailover.check import KEY_VARIABLES
+from syncfailover.cli import main
 from syncfailover.testing import FakeUpstream, Hang
 
 KEY = "sk-made-up-0123456789"
@@ -127,7 +128,7 @@ def test_check_with_some_down(upstreams: Any) -> None:
     began = time.monotonic()
     done = run("check", "--timeout", "0.5", *(f"{up.name}={up.url}" for up in upstreams))
     first = done.stdout.splitlines()[0]
-    assert first.startswith("CRITICAL: 2 of 3 endpoints down (a: connect refused, b: ")
+    assert first.startswith("DOWN: 2 of 3 endpoints down (a: connect refused, b: ")
     assert done.returncode == 1
     assert time.monotonic() - began < 5
 
@@ -149,7 +150,7 @@ def test_check_takes_a_key_from_the_environment_and_never_shows_it(upstreams: An
     words = ["check", f"a={a.url}", "--path", "models", "--key-env", "MY_KEY", *form]
     good, bad = run(*words, MY_KEY=KEY), run(*words, MY_KEY="sk-wrong-9876543210")
     assert (good.returncode, bad.returncode) == (0, 1)
-    assert "CRITICAL: 1 of 1 endpoints down (a: HTTP 401" in bad.stdout
+    assert "DOWN: 1 of 1 endpoints down (a: HTTP 401" in bad.stdout
     assert a.requests[0].header("authorization") == f"Bearer {KEY}"
     shown = good.stdout + good.stderr + bad.stdout + bad.stderr
     assert KEY not in shown
@@ -180,13 +181,22 @@ def test_check_without_urls_takes_the_providers_from_the_environment(
     assert capsys.readouterr().out.startswith("OK: 1 of 1 ")
 
 
+def test_check_says_what_its_exit_codes_mean(capsys: pytest.CaptureFixture) -> None:
+    """The help names the exit codes, what Nagios makes of them, and how to have a dead endpoint be CRITICAL."""
+    assert main(["check", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "0 all endpoints are up (OK: ...), 1 any is down (DOWN: ...), 2 wrong usage" in told
+    assert "OK, WARNING and CRITICAL" in told
+    assert "|| exit 2" in told
+
+
 def test_json_tells_everything(upstreams: Any, capsys: pytest.CaptureFixture) -> None:
     """--json prints one object with the summary and, per endpoint, what the probe found."""
     upstreams[1].kill()
     assert main(["check", "--json", f"a={upstreams[0].url}", f"b={upstreams[1].url}"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["up"] is False
-    assert told["summary"] == "CRITICAL: 1 of 2 endpoints down (b: connect refused)"
+    assert told["summary"] == "DOWN: 1 of 2 endpoints down (b: connect refused)"
     a, b = told["endpoints"]
     assert (a["url"], a["up"], a["status"]) == (upstreams[0].origin + "/health", True, 200)
     assert a["latency_ms"] > 0
@@ -228,10 +238,10 @@ def test_upstream_plays_its_faults_and_tells_what_it_saw() -> None:
         process.send_signal(signal.SIGTERM)
         assert (process.wait(10), process.stderr.read()) == (0, "")
     assert lines == [
-        "POST /v1/chat/completions  Status(code=503)\n",
-        "POST /v1/chat/completions  Status(code=429, headers={'Retry-After': '2'})\n",
-        "POST /v1/chat/completions  Ok()\n",
-        "GET /health  Html()\n",
+        "POST /v1/chat/completions  503  Status(code=503)\n",
+        "POST /v1/chat/completions  429  Status(code=429, headers={'Retry-After': '2'})\n",
+        "POST /v1/chat/completions  200  Ok()\n",
+        "GET /health  200  Html()\n",
     ]
 
 
@@ -242,6 +252,17 @@ def test_upstream_ends_by_ctrl_c_and_has_a_default_for_everything() -> None:
         assert ask(port, "GET", "/health")[0] == 500
         process.send_signal(signal.SIGINT)
         assert (process.wait(10), process.stderr.read()) == (0, "")
+
+
+def test_upstream_shows_a_dash_where_no_status_was_sent() -> None:
+    """A request that is reset or left hanging has its line at once, with a dash for the status."""
+    with serving("--fault", "reset", "--fault", "hang") as (process, port):
+        with pytest.raises(ConnectionResetError):
+            ask(port)
+        with pytest.raises(TimeoutError if sys.version_info >= (3, 10) else OSError):
+            ask(port, timeout=0.1)
+        lines = [process.stdout.readline().split(None, 1)[1] for _ in range(2)]
+    assert lines == ["POST /v1/chat/completions  -  Reset()\n", "POST /v1/chat/completions  -  Hang()\n"]
 
 
 def test_upstream_whose_port_is_taken(fake_upstream: FakeUpstream, capsys: pytest.CaptureFixture) -> None:
@@ -268,9 +289,9 @@ class serving:  # noqa: N801 - reads as a verb
         self._process.communicate()
 
 
-def ask(port: int, method: str = "POST", path: str = "/v1/chat/completions") -> Tuple[int, bytes]:
+def ask(port: int, method: str = "POST", path: str = "/v1/chat/completions", timeout: float = 5) -> Tuple[int, bytes]:
     """Send one request; return status and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, b"{}" if method == "POST" else None)
         response = connection.getresponse()

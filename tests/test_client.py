@@ -351,7 +351,7 @@ def test_a_call_needs_a_model(make_client: Any) -> None:
 
 def test_an_unknown_event_is_named(make_client: Any) -> None:
     """The error lists the events there are."""
-    with pytest.raises(ConfigurationError, match="event: 'oops'.*'breaker_opened'"):
+    with pytest.raises(ConfigurationError, match=r"event: 'oops'.*'breaker_opened'"):
         make_client().on("oops", print)
 
 

@@ -16,21 +16,11 @@ from typing import Any, Dict, Tuple
 
 import pytest
 
-from syncfailover.demo import Called, Plan, Tally, objections, run, verdict
+from syncfailover.demo import NAMES, Plan, run
 from syncfailover.events import AttemptRecord
-from syncfailover.live_table import (
-    ASCII,
-    FANCY,
-    Canvas,
-    Cell,
-    Column,
-    bar,
-    clip,
-    glyphs_for,
-    is_terminal,
-    plain,
-    table,
-)
+from syncfailover.live_table import Canvas, bar, is_terminal
+from syncfailover.tally import Called, Tally, objections, verdict
+from syncfailover.text_table import ASCII, FANCY, Cell, Column, clip, glyphs_for, plain, table
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
@@ -181,8 +171,8 @@ def answered(name: str, at: float, *, after_failing_at: str = "") -> Called:
 
 
 def tally_of(*calls: Called) -> Tally:
-    """Count calls of a play whose killed die at 10 and revive at 20."""
-    tally = Tally()
+    """Count calls of a play in which alpha dies at 10 and revives at 20."""
+    tally = Tally(NAMES, killed=["alpha"])
     tally.turns = [10.0, 20.0]
     for call in calls:
         tally.add(call)
@@ -194,8 +184,8 @@ def test_a_play_that_comes_out_well_has_no_objections() -> None:
     tally = tally_of(
         answered("alpha", 1), answered("beta", 11, after_failing_at="alpha"), answered("alpha", 22)
     )
-    assert objections(Plan(), tally) == []
-    assert verdict(Plan(), tally, []) == (
+    assert objections(tally) == []
+    assert verdict(tally) == (
         "PASSED: none of 3 calls failed; with alpha dead for 10.0 s, beta and gamma answered 1 calls, "
         "and 2.0 s after the revival alpha took traffic again (1 calls)."
     )
@@ -217,8 +207,8 @@ def test_a_play_that_comes_out_well_has_no_objections() -> None:
 def test_each_broken_promise_is_an_objection(calls: Any, objection: str) -> None:
     """Each of the three promises, broken alone, is named and fails the demo."""
     tally = tally_of(*calls)
-    assert objections(Plan(), tally) == [objection]
-    assert verdict(Plan(), tally, [objection]) == f"FAILED: {objection}."
+    assert objections(tally) == [objection]
+    assert verdict(tally) == f"FAILED: {objection}."
 
 
 COLUMNS = [Column("name", 4), Column("n", 1, ">", rank=2), Column("why", 5, rank=1, elastic=True)]

@@ -83,7 +83,7 @@ BAD = [
     ("prices", {"gpt-4.1": (1, -2)}),
     ("prices", {"gpt-4.1": {"input": 1}}),
     ("prices", {"gpt-4.1": {"input": 1, "output": 2, "total": 3}}),
-    ("prices", {"gpt-4.1": Decimal("-1")}),
+    ("prices", {"gpt-4.1": Decimal(-1)}),
     ("prices", {"gpt-4.1": Decimal("NaN")}),
     ("prices", {"gpt-4.1": Decimal("Infinity")}),
     ("max_concurrency", 0),
@@ -193,11 +193,11 @@ def test_replacing_makes_a_new_one():
     new = old.replace(weight=3, name="b")
     assert (old.weight, new.weight, new.name, new.key()) == (2, 3, "b", SECRET)
     assert (new.serves("m"), new.price("m"), new.window("m")) == ("n", old.price("m"), 5)
-    with pytest.raises(ConfigurationError, match="^weight: -1"):
+    with pytest.raises(ConfigurationError, match=r"^weight: -1"):
         old.replace(weight=-1)
-    with pytest.raises(ConfigurationError, match="^field: 'colour'"):
+    with pytest.raises(ConfigurationError, match=r"^field: 'colour'"):
         old.replace(colour="red")
-    with pytest.raises(ConfigurationError, match="^field: 'origin'"):
+    with pytest.raises(ConfigurationError, match=r"^field: 'origin'"):
         old.replace(origin=("http", "h", 1))
 
 

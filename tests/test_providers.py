@@ -86,7 +86,7 @@ def test_every_field_can_be_overridden():
 @pytest.mark.parametrize("keys", [[], (), "a-single-key"])
 def test_keys_that_are_no_list_are_refused(keys):
     """No key at all, or a string whose characters would be taken for keys: an error that shows no key."""
-    with pytest.raises(ConfigurationError, match="^keys: ") as caught:
+    with pytest.raises(ConfigurationError, match=r"^keys: ") as caught:
         providers.from_keys("holysheep", keys)
     assert "a-single-key" not in str(caught.value)
 

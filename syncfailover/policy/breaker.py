@@ -14,13 +14,11 @@ The rules:
   one changes nothing, nor does a second result of the same permit.
 """
 
-from collections import deque
 from enum import Enum
-from typing import Callable, Deque, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional
 
-from ..validation import integer, number, optional_positive, positive
-
-_JITTER = 0.1  # of the recovery timeout, so that a fleet's trials do not come in step
+from .breaker_config import BreakerConfig
+from .rate_window import RateWindow
 
 
 class BreakerState(str, Enum):
@@ -51,56 +49,6 @@ class Grant(NamedTuple):
     trial: int = 0
 
 
-class BreakerConfig:
-    """The numbers of a breaker, validated once and shared by all breakers of a registry."""
-
-    __slots__ = (
-        "failure_rate",
-        "failure_rate_window",
-        "failure_threshold",
-        "half_open_lease",
-        "half_open_permits",
-        "max_recovery_timeout",
-        "minimum_calls",
-        "recovery_backoff",
-        "recovery_timeout",
-    )
-
-    def __init__(
-        self,
-        failure_threshold: int = 3,
-        recovery_timeout: float = 30.0,
-        *,
-        recovery_backoff: float = 1.0,
-        max_recovery_timeout: float = 300.0,
-        half_open_permits: int = 1,
-        half_open_lease: float = 60.0,
-        failure_rate: Optional[float] = None,
-        failure_rate_window: float = 30.0,
-        minimum_calls: int = 20,
-    ) -> None:
-        self.failure_threshold = integer("failure_threshold", failure_threshold, minimum=1)
-        self.recovery_timeout = positive("recovery_timeout", recovery_timeout)
-        self.recovery_backoff = number("recovery_backoff", recovery_backoff, minimum=1.0)
-        self.max_recovery_timeout = positive("max_recovery_timeout", max_recovery_timeout)
-        self.half_open_permits = integer("half_open_permits", half_open_permits, minimum=1)
-        self.half_open_lease = positive("half_open_lease", half_open_lease)
-        self.failure_rate = optional_positive("failure_rate", failure_rate)
-        if self.failure_rate is not None:
-            number("failure_rate", failure_rate, maximum=1.0)
-        self.failure_rate_window = positive("failure_rate_window", failure_rate_window)
-        self.minimum_calls = integer("minimum_calls", minimum_calls, minimum=1)
-
-    def open_for(self, failed_trials: int, chance: float) -> float:
-        """Return the seconds to stay open: recovery_timeout * recovery_backoff ** failed_trials, bounded, + jitter."""
-        try:
-            grown = self.recovery_timeout * self.recovery_backoff**failed_trials
-        except OverflowError:
-            grown = self.max_recovery_timeout
-        longest = max(self.max_recovery_timeout, self.recovery_timeout)
-        return min(grown, longest) * (1.0 + _JITTER * chance)
-
-
 class BreakerMachine:
     """One breaker. Its owner brings the time and the lock, and drains `changes` after releasing it."""
 
@@ -120,7 +68,7 @@ class BreakerMachine:
         self.config = config
         self._chance = chance
         self._failed_trials = 0
-        self._window = None if config.failure_rate is None else _RateWindow(config.failure_rate_window)
+        self._window = None if config.failure_rate is None else RateWindow(config.failure_rate_window)
         self.changes: List[BreakerChange] = []
         self.failures = 0
         self.generation = 0
@@ -346,25 +294,3 @@ class Disabled(State):
 
 
 CLOSED, FORCED_OPEN, DISABLED = Closed(), ForcedOpen(), Disabled()
-
-
-class _RateWindow:
-    """Successes and failures of the last seconds, in ten buckets."""
-
-    def __init__(self, span_s: float) -> None:
-        self._bucket_s = span_s / 10
-        self._buckets: Deque[List[float]] = deque(maxlen=10)  # [start, calls, failures]
-
-    def add(self, now: float, *, failed: bool) -> None:
-        if not self._buckets or now >= self._buckets[-1][0] + self._bucket_s:
-            self._buckets.append([now, 0, 0])
-        self._buckets[-1][1] += 1
-        self._buckets[-1][2] += failed
-
-    def rate(self, now: float, minimum: int) -> Optional[float]:
-        recent = [b for b in self._buckets if b[0] > now - 10 * self._bucket_s]
-        calls = sum(b[1] for b in recent)
-        return sum(b[2] for b in recent) / calls if calls >= minimum else None
-
-    def clear(self) -> None:
-        self._buckets.clear()

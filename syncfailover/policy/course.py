@@ -17,7 +17,8 @@ never sent. No step begins beyond the deadline.
 from typing import AbstractSet, Callable, NamedTuple, Optional, Protocol, Union
 
 from .node import Attempt
-from .outcome import ANYWHERE, LARGER_WINDOW, NEVER_SENT, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
+from .outcome import ANYWHERE, LARGER_WINDOW, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
+from .received import NEVER_SENT
 from .retry import FailoverRetry
 
 
@@ -147,6 +148,8 @@ class Course:
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
+        if not self._retry.respect_retry_after_header:
+            outcome = outcome._replace(retry_after_s=None)
         rule = self._rule(outcome)
         end = self._end(rule, now)
         if end is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 from ..endpoint import Endpoint
-from .breaker import BreakerConfig, BreakerMachine, BreakerState, Grant
+from .breaker import BreakerMachine, BreakerState, Grant
+from .breaker_config import BreakerConfig
 from .health import Health, HealthConfig, HealthStatus, slow_start
 from .latency import PeakEwma
 from .snapshot import EndpointState

@@ -4,7 +4,7 @@ Each outcome follows a `Rule` that says what the failover loop, the breaker and 
 and their sources (vendors' documentation, SDK sources, issue threads) are the project's notes on the wire.
 """
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 
 from ..errors import (
     AllEndpointsFailed,
@@ -18,15 +18,9 @@ from ..errors import (
     RateLimited,
     RequestRejected,
 )
+from .error_body import ErrorInfo, error_in, error_of
+from .received import NEVER_SENT, REDIRECTED, RESET, SILENT, TRUNCATED, UNREPEATABLE, Received
 from .retry_after import retry_after
-
-# Faults: how a door says that no complete reply came.
-NEVER_SENT = "never_sent"  # DNS, refused, TLS, connect timeout: the server has not seen the request
-SILENT = "silent"  # no reply within the attempt's time
-RESET = "reset"  # the connection broke before the first byte of a reply
-TRUNCATED = "truncated"  # the reply began and did not end
-UNREPEATABLE = "unrepeatable"  # any of these or a refusal, but the body cannot be sent twice
-REDIRECTED = "redirected"  # to another origin, where nobody may see the request
 
 # What an outcome does to the breaker.
 SUCCESS, FAILURE, NEUTRAL = "success", "failure", "neutral"
@@ -38,8 +32,6 @@ ANYWHERE, ONE_OTHER, LARGER_WINDOW, NOWHERE = "anywhere", "one other", "a larger
 KEY, PAIR, PAIR_IF_ASKED = "key", "pair", "pair, if asked"
 
 _HOURS_S = 3600.0
-
-Text = TypeVar("Text", str, Optional[str])
 
 
 class Rule(NamedTuple):
@@ -104,6 +96,7 @@ _TOO_LONG = (
     "exceed_context_size",
     "maximum context length",
     "prompt is too long",
+    "exceeds the maximum number of tokens",
 )
 _FILTER = ("content_filter", "content_policy", "content exists risk", "moderation", "flagged")
 _NO_MODEL = ("model_not_found", "deploymentnotfound", "not a valid model", "model does not exist")
@@ -116,7 +109,7 @@ TABLE: Tuple[Row, ...] = (
     Row((402,), (), QUOTA),
     Row((401,), (), KEY_REFUSED),
     Row((400,), ("api key not valid", "api_key_invalid"), KEY_REFUSED),
-    Row((400,), ("reached your specified api usage limits",), QUOTA),
+    Row((400,), ("reached your specified api usage limits", "credit balance is too low"), QUOTA),
     Row((400, 413, 422), _TOO_LONG, CONTEXT_LENGTH),
     Row((400, 403), _FILTER, FILTERED),
     Row((403,), (), FORBIDDEN),
@@ -128,43 +121,6 @@ TABLE: Tuple[Row, ...] = (
 _FAULTS: Dict[str, Rule] = {
     rule.name: rule for rule in (UNREACHABLE, TIMED_OUT, BROKEN, CUT_SHORT, ONE_SHOT, MOVED)
 }
-
-
-class Received:
-    """What a door brings back from one attempt: a reply, or a fault with its description."""
-
-    __slots__ = ("body", "detail", "fault", "headers", "payload", "response", "secrets", "status")
-
-    def __init__(
-        self,
-        status: int = 0,
-        headers: Mapping[str, str] = {},
-        body: Optional[bytes] = None,
-        payload: Any = None,
-        *,
-        response: Any = None,
-        fault: Optional[str] = None,
-        detail: str = "",
-        secrets: Sequence[str] = (),
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-        #: The body as JSON; None where it is none.
-        self.payload = payload
-        #: The door's own object for the reply.
-        self.response = response
-        self.fault = fault
-        self.detail = detail
-        #: What was sent along that nobody may read: keys, and headers that may hold one.
-        self.secrets = secrets
-
-    def redact(self, text: Text) -> Text:
-        """Blot out of a text what the server echoed of the secrets it was sent."""
-        if text:
-            for secret in self.secrets:
-                text = text.replace(secret, "***")
-        return text
 
 
 class Outcome(NamedTuple):
@@ -195,10 +151,10 @@ def classify(received: Received, *, expects: Optional[str] = None, wall_now: flo
         return Outcome(_FAULTS[received.fault], received.detail)
     status = received.status
     if status >= 400:
-        return _refused(received, status, _error_of(received.payload), expects, wall_now)
+        return _refused(received, status, error_of(received.payload), expects, wall_now)
     payload = received.payload
     if expects is None:
-        error = _error_in(payload)
+        error = error_in(payload)
         return SUCCEEDED if error is None else _refused(received, status, error, expects, wall_now)
     if 200 <= status < 300 and type(payload) is dict and payload.get(expects) and not payload.get("error"):
         return _answered(received, payload, expects, wall_now)
@@ -213,7 +169,7 @@ def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_no
     first = items[0]
     if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
         error = first.get("error") if type(first) is dict else None
-        return _refused(received, received.status, _error_of({"error": error or {}}), expects, wall_now)
+        return _refused(received, received.status, error_of({"error": error or {}}), expects, wall_now)
     return SUCCEEDED
 
 
@@ -221,7 +177,7 @@ def _no_answer(received: Received, expects: str, wall_now: float) -> Outcome:
     status = received.status
     if 300 <= status < 400:
         return Outcome(MOVED, f"HTTP {status}: a redirect, which is not followed with a key", status)
-    error = _error_in(received.payload)
+    error = error_in(received.payload)
     if error is not None:
         return _refused(received, status, error, expects, wall_now)
     if expects == "data" and type(received.payload) is dict and received.payload.get("data") == []:
@@ -236,79 +192,6 @@ def _described(received: Received, expects: str) -> str:
         kind = "HTML" if received.body.lstrip()[:1] == b"<" else "broken JSON"
         return f"{kind} where JSON was due"
     return f"no {expects!r} in it"
-
-
-class ErrorInfo(NamedTuple):
-    """An error body, whatever its shape, in one form."""
-
-    status: Optional[int]
-    code: Optional[str]
-    message: str
-    #: Everything it says, in lower case: what the table's words are looked for in.
-    says: str
-
-
-def _error_in(payload: Any) -> Optional[ErrorInfo]:
-    """Return the error that a payload with a good status carries, None where it carries none."""
-    if type(payload) is list and payload and type(payload[0]) is dict and payload[0].get("error"):
-        return _error_of(payload)
-    if type(payload) is dict and (payload.get("error") or payload.get("object") == "error"):
-        return _error_of(payload)
-    return None
-
-
-def _error_of(payload: Any) -> ErrorInfo:
-    """Read an error body: OpenAI's, Anthropic's, Gemini's array, vLLM's flat one or a bare string."""
-    if type(payload) is list and payload:
-        payload = payload[0]
-    if type(payload) is not dict:
-        return ErrorInfo(None, None, "", "")
-    error = payload.get("error", payload)
-    if type(error) is not dict:
-        error = {"message": str(error)}
-    words: List[str] = [
-        error[field] for field in ("code", "type", "status") if isinstance(error.get(field), str)
-    ]
-    message = error.get("message") or error.get("detail") or ""
-    message = message if isinstance(message, str) else str(message)
-    deeper = [str(error[field]) for field in ("metadata", "details") if error.get(field)]
-    return ErrorInfo(
-        _inner_status(error),
-        words[0] if words else None,
-        message,
-        " ".join([*words, message, *deeper]).lower(),
-    )
-
-
-#: Inner error types that stand for a status where a reply with status 200 names no number.
-_STATUS_OF_TYPE = {
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "slow_down": 429,
-    "insufficient_quota": 429,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "overloaded_error": 529,
-    "server_is_overloaded": 503,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "content_filter": 400,
-    "model_not_found": 404,
-    "server_error": 500,
-    "api_error": 500,
-}
-
-
-def _inner_status(error: Dict[str, Any]) -> Optional[int]:
-    for field in ("code", "status", "type"):
-        value = error.get(field)
-        if isinstance(value, str) and value.isdigit():
-            value = int(value)
-        if isinstance(value, int) and 400 <= value <= 599:
-            return value
-        if isinstance(value, str) and value in _STATUS_OF_TYPE:
-            return _STATUS_OF_TYPE[value]
-    return None
 
 
 def _refused(

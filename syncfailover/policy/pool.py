@@ -13,10 +13,7 @@ from typing import (
     Deque,
     Dict,
     Iterable,
-    List,
-    NamedTuple,
     Optional,
-    Sequence,
     Tuple,
 )
 
@@ -25,45 +22,22 @@ from ..errors import ConfigurationError
 from ..events import Event
 from ..validation import reject
 from .balancer import balancer_from
-from .breaker import BreakerChange, BreakerConfig, BreakerState
-from .health import SLOW_START_S, HealthConfig, HealthStatus, ProbeResult
+from .breaker import BreakerChange, BreakerState
+from .breaker_config import BreakerConfig
+from .health import HealthConfig, HealthStatus, ProbeResult
 from .node import Attempt, Candidate, Node
 from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
 from .rests import Rests
 from .retry import RetryBudget
 from .snapshot import Snapshot
+from .view import View, look, reopens_at
 
-#: Seconds between the steps in which a weight grows back.
-_RAMP_STEP_S = 0.25
 #: Views kept at a time; model names come from callers and may be without number.
 _VIEWS = 128
 #: A key refused by a probe rests until the probe says otherwise, or this many seconds.
 _PROBED_KEY_REST_S = 3600.0
 
 _NOBODY: AbstractSet[str] = frozenset()
-_FOREVER = float("inf")
-
-
-class View(NamedTuple):
-    """Who may be asked for one model, best first, until `valid_until`."""
-
-    #: By priority, and in it healthy or unknown before degraded; no group is empty.
-    groups: Tuple[Tuple[int, Tuple[Candidate, ...]], ...]
-    #: The first group's candidates: whom a fresh call chooses among.
-    first: Tuple[Candidate, ...]
-    size: int
-    valid_until: float
-
-    def without(self, exclude: AbstractSet[str], within: Optional[int]) -> Tuple[Sequence[Candidate], int]:
-        """Return the best group that is left without `exclude`, none of a priority beyond `within`; and how many."""
-        best: Sequence[Candidate] = ()
-        count = 0
-        for priority, group in self.groups:
-            left = tuple(c for c in group if c.endpoint.name not in exclude) if exclude else group
-            count += len(left)
-            if left and not best and (within is None or priority <= within):
-                best = left
-        return best, count
 
 
 class EndpointPool:
@@ -146,7 +120,7 @@ class EndpointPool:
     def _fail_open(self, now: float, model: Optional[str]) -> Optional[Attempt]:
         """Try the earliest to reopen, never one that is forced open, drained or busy."""
         known = [
-            (self._reopens_at(node, now, model), node.in_flight, order, node)
+            (reopens_at(node, self._rests, model, now), node.in_flight, order, node)
             for order, node in enumerate(self._by_priority)
             if node.endpoint.serves(model) is not None
             and node.endpoint.weight > 0
@@ -283,24 +257,7 @@ class EndpointPool:
 
     def _look(self, now: float, model: Optional[str]) -> View:
         self.expire(now)
-        groups: Dict[Tuple[int, bool], List[Candidate]] = {}
-        changes_at: List[float] = [_FOREVER]
-        for node in self._by_priority:
-            if node.endpoint.serves(model) is None:
-                continue
-            if node.usable(now) and now >= self._rests.until(node.name, model):
-                degraded = node.health.status is HealthStatus.DEGRADED
-                candidate = Candidate(node, model, node.weight(now), self._time)
-                groups.setdefault((node.priority, degraded), []).append(candidate)
-                if node.recovered_at is not None and now < node.recovered_at + SLOW_START_S:
-                    changes_at.append(now + _RAMP_STEP_S)
-            else:
-                changes_at.append(max(self._reopens_at(node, now, model), now))
-            changes_at.append(node.health.goes_stale_at() or _FOREVER)
-        ordered = tuple((key[0], tuple(groups[key])) for key in sorted(groups))
-        count = sum(len(group) for _, group in ordered)
-        later = [moment for moment in changes_at if moment > now]
-        view = View(ordered, ordered[0][1] if ordered else (), count, min(later))
+        view = look(self._by_priority, self._rests, model, now, self._time)
         if len(self._views) >= _VIEWS:
             self._views.clear()
         self._views[model] = view
@@ -309,10 +266,6 @@ class EndpointPool:
     def _time(self) -> float:
         """Give the time of the decision that is being made."""
         return self._now
-
-    def _reopens_at(self, node: Node, now: float, model: Optional[str]) -> float:
-        at = node.reopens_at(now)
-        return _FOREVER if at is None else max(at, self._rests.until(node.name, model))
 
     def _rest(self, node: Node, model: Optional[str], outcome: Outcome, now: float) -> None:
         rule, asked_s = outcome.rule, outcome.retry_after_s or 0.0

@@ -7,13 +7,18 @@ from typing import Any, Callable, Dict, Optional, Union
 from urllib3.util.retry import Retry
 
 from ..validation import integer, number, one_of, positive, reject
-from .outcome import NEVER_SENT, Rule
+from .outcome import Rule
+from .received import NEVER_SENT
 
 #: Attributes of ours that urllib3's `Retry.new` does not know of.
 _OURS = ("ambiguous", "backoff_base_s", "backoff_cap_s", "quick_retry_after_s", "retry_after_limit_s")
 
 #: A caller's `Retry` that leaves these alone has urllib3's default, which excludes POST; a chat is a POST.
 _DEFAULT_METHODS = frozenset(getattr(Retry, "DEFAULT_ALLOWED_METHODS", ()))
+
+
+#: urllib3's default, which says nothing of what the caller wants.
+_NO_BACKOFF_MAX = 120
 
 
 class FailoverRetry(Retry):
@@ -80,6 +85,8 @@ class FailoverRetry(Retry):
         options: Dict[str, Any] = {}
         if theirs.backoff_factor:
             options["backoff_base_s"] = float(theirs.backoff_factor)
+        if getattr(theirs, "backoff_max", _NO_BACKOFF_MAX) != _NO_BACKOFF_MAX:  # an option since urllib3 2
+            options["backoff_cap_s"] = float(theirs.backoff_max)
         return cls(
             theirs.total,
             connect=theirs.connect,

@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Any, Callable, Deque, Optional, Type
 
 from ..errors import CircuitOpen
-from ..policy.breaker import BreakerChange, BreakerConfig, BreakerMachine, BreakerState, Grant
+from ..policy.breaker import BreakerChange, BreakerMachine, BreakerState, Grant
+from ..policy.breaker_config import BreakerConfig
 from . import process
 from .dispatch import Outbox
 

@@ -13,7 +13,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from ..errors import FailoverError
-from ..policy.outcome import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
+from ..policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from .transport import EndpointTransport
 from .wire import AttemptClock
 

@@ -19,8 +19,9 @@ from ..errors import (
 from ..events import AttemptRecord, Event
 from ..policy.course import ANSWERED, OUT_OF_TIME, UNAVAILABLE, Course, Pause, Step, Stop
 from ..policy.node import Attempt
-from ..policy.outcome import SUCCEEDED, Outcome, Received, classify
+from ..policy.outcome import SUCCEEDED, Outcome, classify
 from ..policy.pricing import cost_usd
+from ..policy.received import Received
 from ..policy.retry import FailoverRetry
 from ..validation import optional_positive, positive
 from .metrics import Metrics

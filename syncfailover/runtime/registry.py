@@ -11,7 +11,7 @@ from typing import AbstractSet, Any, Callable, Iterable, Optional, Tuple
 from ..endpoint import Endpoint
 from ..errors import NoEndpointAvailable
 from ..events import Event
-from ..policy.breaker import BreakerConfig
+from ..policy.breaker_config import BreakerConfig
 from ..policy.health import HealthConfig, ProbeResult
 from ..policy.node import Attempt
 from ..policy.outcome import Outcome

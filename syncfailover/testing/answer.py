@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+import math
+import re
 from typing import List, NamedTuple, Optional, Union
 
 from .wire import Response
+
+_STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
 
 
 class State(enum.Enum):
@@ -35,6 +39,16 @@ class Answer(NamedTuple):
     interval_s: float = 0.0  # between two writes
     state: Optional[State] = None  # what the whole upstream turns into, once the connection has ended
     for_s: Optional[float] = None  # and for how long; None until revived
+
+    @property
+    def status(self) -> Optional[int]:
+        """The HTTP status that it begins with; ``None`` where it has none: no bytes, never, or not HTTP."""
+        if math.isinf(self.delay_s):
+            return None
+        if isinstance(self.data, Response):
+            return self.data.status
+        found = _STATUS_LINE.match(self.data)
+        return int(found[1]) if found else None
 
     def pieces(self, *, is_last: bool) -> List[bytes]:
         """Cut the data into what each write sends: at least one piece, which may be empty.

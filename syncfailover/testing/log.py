@@ -31,6 +31,9 @@ class SeenRequest(NamedTuple):
     #: What it was answered with.
     fault: Fault
     is_probe: bool
+    #: The HTTP status of that answer; None where it has none: ``Hang``, ``Reset``, ``Refuse``, ... As with the fault, a
+    #: client that did not stay for the answer changes nothing.
+    status: Optional[int] = None
 
     def header(self, name: str, default: Optional[str] = None) -> Optional[str]:
         """Look a header up, in whatever case."""
@@ -45,30 +48,43 @@ class SeenRequest(NamedTuple):
         return f"<SeenRequest {self.method} {self.path} on connection {self.connection}: {self.fault!r}>"
 
 
+#: Where a request will be seen once it is known what it is answered with: empty until then.
+Place = List[SeenRequest]
+
+
 class Log:
-    """All requests in order of arrival. Hold ``changed`` when calling :meth:`append`.
+    """All requests in order of arrival.
 
     ``changed`` is the one condition of an upstream: everything that a test may wait for notifies it.
     """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
-        self._seen: Deque[SeenRequest] = collections.deque(maxlen=_LOG_SIZE)
+        self._places: Deque[Place] = collections.deque(maxlen=_LOG_SIZE)
 
-    def append(self, request: SeenRequest) -> None:
-        """Remember a request."""
-        self._seen.append(request)
+    def reserve(self) -> Place:
+        """Keep the next place in the order of arrival. Hold ``changed`` when calling this."""
+        place: Place = []
+        self._places.append(place)
         self.changed.notify_all()
+        return place
+
+    def fill(self, place: Place, request: SeenRequest) -> None:
+        """Show a request in its place."""
+        with self.changed:
+            place.append(request)
+            self.changed.notify_all()
 
     def clear(self) -> None:
-        """Forget everything seen so far."""
+        """Forget everything seen so far; a reserved place is not seen yet."""
         with self.changed:
-            self._seen.clear()
+            self._places = collections.deque((place for place in self._places if not place), _LOG_SIZE)
 
     def requests(self, is_probe: Optional[bool] = None) -> List[SeenRequest]:
         """Copy what was seen: all of it, or one channel's."""
         with self.changed:
-            return [request for request in self._seen if is_probe is None or request.is_probe is is_probe]
+            seen = [request for place in self._places for request in place]
+        return [request for request in seen if is_probe is None or request.is_probe is is_probe]
 
     def wait_for(
         self, what: Union[int, Callable[[], object]], timeout: float, is_probe: Optional[bool] = None

@@ -207,25 +207,22 @@ class FakeUpstream:
         self._server.become(state, for_s)
 
     def _admit(self, message: Message, connection: int) -> Answer:
+        at = time.monotonic()
         is_probe = message.method == "GET" and message.path.partition("?")[0] in self._probe_paths
         with self._log.changed:
             fault = (self.probes if is_probe else self.calls).draw()
             self._in_flight += 1
             self._max_in_flight = max(self._max_in_flight, self._in_flight)
-            self._log.append(
-                SeenRequest(
-                    message.method,
-                    message.path,
-                    message.headers,
-                    message.body,
-                    time.monotonic(),
-                    connection,
-                    fault,
-                    is_probe,
-                )
-            )
+            place = self._log.reserve()
+        # Outside of the lock, for a fault of somebody's own may take its time.
         answer = fault.answer(functools.partial(self._replies.reply, message))
-        return answer._replace(delay_s=answer.delay_s + self.delay_s) if self.delay_s else answer
+        answer = answer._replace(delay_s=answer.delay_s + self.delay_s)
+        method, path, _version, headers, body = message
+        self._log.fill(
+            place,
+            SeenRequest(method, path, headers, body, at, connection, fault, is_probe, answer.status),
+        )
+        return answer
 
     def _done(self) -> None:
         with self._log.changed:

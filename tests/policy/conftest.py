@@ -6,7 +6,7 @@ import pytest
 
 from syncfailover.endpoint import Endpoint
 from syncfailover.policy import outcome
-from syncfailover.policy.breaker import BreakerConfig
+from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.health import HealthConfig, ProbeResult
 from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import SUCCEEDED, Outcome

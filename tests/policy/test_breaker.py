@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from syncfailover.errors import ConfigurationError
-from syncfailover.policy.breaker import BreakerConfig, BreakerMachine, BreakerState, Grant
+from syncfailover.policy.breaker import BreakerMachine, BreakerState, Grant
+from syncfailover.policy.breaker_config import BreakerConfig
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 FORCED_OPEN, DISABLED = BreakerState.FORCED_OPEN, BreakerState.DISABLED
@@ -464,10 +465,10 @@ def test_the_window_slides():
 
 def test_the_window_begins_anew_after_a_change_of_state():
     """A breaker that closed again does not remember the failures that had opened it."""
-    breaker = rated()
+    breaker = rated(recovery_timeout=1.0)
     fail(breaker, 0.0, times=10)
-    succeed(breaker, 30.0)
-    fail(breaker, 30.0, times=9)
+    succeed(breaker, 1.0)
+    fail(breaker, 1.0, times=9)
     assert breaker.state.name is CLOSED
 
 

@@ -306,6 +306,13 @@ def test_a_retry_after_beyond_two_minutes_is_not_waited_for(bench):
     assert walk.wait() == 119.0
 
 
+def test_who_asked_for_more_than_two_minutes_is_not_asked_again(bench):
+    """Also where the reply rests nobody: a 408 or a 500 that asks for so long is taken at its word."""
+    for rule_name in ("TRANSIENT", "SERVER_ERROR"):
+        walk = Walk(bench("a"), total_s=1000.0).then(rule_name, retry_after_s=121.0)
+        assert walk.step is EXHAUSTED
+
+
 def test_a_pause_that_would_end_beyond_the_deadline_is_not_begun(bench):
     """The caller hears at once what he would hear later."""
     assert Walk(bench("a"), total_s=10.0).then("RATE_LIMIT", retry_after_s=11.0).step is EXHAUSTED

@@ -10,7 +10,8 @@ from requests.structures import CaseInsensitiveDict
 
 from syncfailover import errors
 from syncfailover.policy import outcome
-from syncfailover.policy.outcome import Received, classify
+from syncfailover.policy.outcome import classify
+from syncfailover.policy.received import Received
 
 CASES = [
     pytest.param({"expects": "choices", "provider": path.stem, **case}, id=f"{path.stem}: {case['says']}")

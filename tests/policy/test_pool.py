@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from syncfailover.endpoint import Endpoint
 from syncfailover.errors import ConfigurationError
 from syncfailover.policy import outcome
-from syncfailover.policy.breaker import BreakerConfig
+from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.health import HealthConfig, HealthStatus, ProbeResult
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
 from syncfailover.policy.pool import EndpointPool

@@ -66,7 +66,7 @@ def test_a_field_that_cannot_work_is_refused(field, value):
 @pytest.mark.parametrize("total", [-1, 1.5, "3"])
 def test_a_total_that_cannot_work_is_refused(total):
     """The error speaks of `max_retries`, which is what the caller wrote."""
-    with pytest.raises(ConfigurationError, match="^max_retries: "):
+    with pytest.raises(ConfigurationError, match=r"^max_retries: "):
         FailoverRetry(total)
 
 

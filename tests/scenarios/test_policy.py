@@ -6,11 +6,12 @@ import math
 from requests.structures import CaseInsensitiveDict
 
 from syncfailover.endpoint import Endpoint
-from syncfailover.policy.breaker import BreakerConfig
+from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.course import ANSWERED, OUT_OF_TIME, UNAVAILABLE, Course, Pause, Stop
 from syncfailover.policy.health import HealthConfig, judge
-from syncfailover.policy.outcome import NEVER_SENT, RESET, SILENT, SUCCEEDED, TRUNCATED, Received, classify
+from syncfailover.policy.outcome import SUCCEEDED, classify
 from syncfailover.policy.pool import EndpointPool
+from syncfailover.policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from syncfailover.policy.retry import FailoverRetry, RetryBudget
 from syncfailover.testing import End, ManualClock, Ok, State
 from syncfailover.testing.wire import Response, as_response

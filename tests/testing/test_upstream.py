@@ -288,6 +288,54 @@ def test_the_log_has_what_was_asked_and_what_was_answered(fake_upstream, ask):
     )
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Ok(), 200),
+        (Status(429), 429),
+        (Truncate(), 200),
+        (Raw(b"HTTP/1.1 299 Odd\r\n\r\n"), 299),
+        (Raw(b"SSH-2.0-OpenSSH_9.6\r\n"), None),
+        (Reset(), None),
+        (Hang(0.01), None),
+        (Refuse(), None),
+    ],
+)
+def test_the_log_has_the_status_where_one_was_sent(fake_upstream, ask, fault, status):
+    """The status is that of the answer, and None where the answer has none."""
+    fake_upstream.script(fault)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        ask()
+    (seen,) = fake_upstream.requests
+    assert seen.status == status
+
+
+def test_clearing_the_log_loses_no_request_that_is_about_to_show(fake_upstream, ask):
+    """A request shows once its answer is known, at its place; clearing forgets only what has been shown."""
+    asked, gate = threading.Event(), threading.Event()
+
+    class Held(Fault):
+        """Reply when the gate opens."""
+
+        def answer(self, reply):
+            """Wait for the gate."""
+            asked.set()
+            gate.wait(10)
+            return Ok().answer(reply)
+
+    fake_upstream.script(Held(), Status(503))
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert asked.wait(5)
+    ask()
+    assert [request.status for request in fake_upstream.requests] == [503]
+    fake_upstream.clear_log()
+    ask()
+    gate.set()
+    thread.join()
+    assert [request.fault for request in fake_upstream.requests] == [Held(), Ok()]
+
+
 def test_the_log_is_a_copy_and_can_be_cleared(fake_upstream, ask):
     """What a test does to the list does nothing to the log."""
     ask()

@@ -1,0 +1,76 @@
+"""Error bodies, whatever their shape, read in one place: the shapes and their sources are the notes on the wire."""
+
+from typing import Any, Dict, List, NamedTuple, Optional
+
+
+class ErrorInfo(NamedTuple):
+    """An error body, whatever its shape, in one form."""
+
+    status: Optional[int]
+    code: Optional[str]
+    message: str
+    #: Everything it says, in lower case: what the table's words are looked for in.
+    says: str
+
+
+def error_in(payload: Any) -> Optional[ErrorInfo]:
+    """Return the error that a payload with a good status carries, None where it carries none."""
+    if type(payload) is list and payload and type(payload[0]) is dict and payload[0].get("error"):
+        return error_of(payload)
+    if type(payload) is dict and (payload.get("error") or payload.get("object") == "error"):
+        return error_of(payload)
+    return None
+
+
+def error_of(payload: Any) -> ErrorInfo:
+    """Read an error body: OpenAI's, Anthropic's, Gemini's array, vLLM's flat one or a bare string."""
+    if type(payload) is list and payload:
+        payload = payload[0]
+    if type(payload) is not dict:
+        return ErrorInfo(None, None, "", "")
+    error = payload.get("error", payload)
+    if type(error) is not dict:
+        error = {"message": str(error)}
+    words: List[str] = [
+        error[field] for field in ("code", "type", "status") if isinstance(error.get(field), str)
+    ]
+    message = error.get("message") or error.get("detail") or ""
+    message = message if isinstance(message, str) else str(message)
+    deeper = [str(error[field]) for field in ("metadata", "details") if error.get(field)]
+    return ErrorInfo(
+        _inner_status(error),
+        words[0] if words else None,
+        message,
+        " ".join([*words, message, *deeper]).lower(),
+    )
+
+
+#: Inner error types that stand for a status where a reply with status 200 names no number.
+_STATUS_OF_TYPE = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "slow_down": 429,
+    "insufficient_quota": 429,
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "overloaded_error": 529,
+    "server_is_overloaded": 503,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "model_not_found": 404,
+    "server_error": 500,
+    "api_error": 500,
+}
+
+
+def _inner_status(error: Dict[str, Any]) -> Optional[int]:
+    for field in ("code", "status", "type"):
+        value = error.get(field)
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+        if isinstance(value, str) and value in _STATUS_OF_TYPE:
+            return _STATUS_OF_TYPE[value]
+    return None

@@ -1,0 +1,52 @@
+"""What a door brings back from one attempt."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Sequence, TypeVar
+
+# Faults: how a door says that no complete reply came.
+NEVER_SENT = "never_sent"  # DNS, refused, TLS, connect timeout: the server has not seen the request
+SILENT = "silent"  # no reply within the attempt's time
+RESET = "reset"  # the connection broke before the first byte of a reply
+TRUNCATED = "truncated"  # the reply began and did not end
+UNREPEATABLE = "unrepeatable"  # any of these or a refusal, but the body cannot be sent twice
+REDIRECTED = "redirected"  # to another origin, where nobody may see the request
+
+Text = TypeVar("Text", str, "str | None")
+
+
+class Received:
+    """What a door brings back from one attempt: a reply, or a fault with its description."""
+
+    __slots__ = ("body", "detail", "fault", "headers", "payload", "response", "secrets", "status")
+
+    def __init__(
+        self,
+        status: int = 0,
+        headers: Mapping[str, str] = {},
+        body: bytes | None = None,
+        payload: Any = None,
+        *,
+        response: Any = None,
+        fault: str | None = None,
+        detail: str = "",
+        secrets: Sequence[str] = (),
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        #: The body as JSON; None where it is none.
+        self.payload = payload
+        #: The door's own object for the reply.
+        self.response = response
+        self.fault = fault
+        self.detail = detail
+        #: What was sent along that nobody may read: keys, and headers that may hold one.
+        self.secrets = secrets
+
+    def redact(self, text: Text) -> Text:
+        """Blot out of a text what the server echoed of the secrets it was sent."""
+        if text:
+            for secret in self.secrets:
+                text = text.replace(secret, "***")
+        return text
