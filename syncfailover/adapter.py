@@ -11,7 +11,7 @@ from requests.adapters import BaseAdapter
 from requests.utils import rewind_body
 from urllib3.util.retry import Retry
 
-from .endpoint import origin
+from .endpoint_fields import origin
 from .policy.node import Attempt
 from .policy.received import REDIRECTED, UNREPEATABLE, Received
 from .policy.retry import FailoverRetry

@@ -11,7 +11,8 @@ from . import providers
 from .adapter import EndpointRegistry
 from .api import Chat, Embeddings, Models
 from .caller import Caller
-from .endpoint import ApiKey, Endpoint
+from .endpoint import Endpoint
+from .endpoint_fields import ApiKey
 from .policy.health import HealthStatus
 from .policy.retry import FailoverRetry
 from .policy.snapshot import Snapshot

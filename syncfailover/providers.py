@@ -5,7 +5,8 @@ Facts and their sources are gathered in the design notes; every field can be ove
 
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from .endpoint import ANY_MODEL, ApiKey, Endpoint
+from .endpoint import Endpoint
+from .endpoint_fields import ANY_MODEL, ApiKey
 from .validation import one_of, reject
 
 

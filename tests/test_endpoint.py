@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from syncfailover.endpoint import Endpoint, origin
+from syncfailover.endpoint import Endpoint
+from syncfailover.endpoint_fields import origin
 from syncfailover.errors import ConfigurationError
 from syncfailover.price import Price
 

@@ -14,11 +14,9 @@ from typing import (
     Dict,
     Iterable,
     Optional,
-    Tuple,
 )
 
-from ..endpoint import Endpoint
-from ..errors import ConfigurationError
+from ..endpoint import Endpoint, checked_endpoints
 from ..events import Event
 from ..validation import reject
 from .balancer import balancer_from
@@ -58,7 +56,7 @@ class EndpointPool:
         budget: RetryBudget,
         chance: Callable[[], float],
     ) -> None:
-        self.endpoints = _checked(endpoints)
+        self.endpoints = checked_endpoints(endpoints)
         self.balancer = balancer_from(balancer, chance)
         self.budget = budget
         self.nodes = {e.name: Node(e, breaker, health, chance) for e in self.endpoints}
@@ -317,26 +315,3 @@ def _breaker_event(node: Node, change: BreakerChange) -> Event:
     if change.retry_after_s is not None:
         reason += f" (last: {node.breaker.last_failure}); next try in {change.retry_after_s:.1f} s"
     return Event(_BREAKER_EVENTS[change.new], node.name, change.old.value, change.new.value, reason)
-
-
-def _checked(endpoints: Iterable[Endpoint]) -> Tuple[Endpoint, ...]:
-    if isinstance(endpoints, Endpoint):
-        endpoints = (endpoints,)
-    try:
-        listed = tuple(endpoints)
-    except TypeError:
-        raise reject("endpoints", endpoints, "a list of Endpoint") from None
-    if not listed:
-        raise ConfigurationError(
-            "endpoints: the list is empty; expected at least one Endpoint", field="endpoints"
-        )
-    names = set()
-    for endpoint in listed:
-        if not isinstance(endpoint, Endpoint):
-            raise reject(
-                "endpoints", endpoint, "a list of Endpoint; a preset like holysheep(...) is unpacked with *"
-            )
-        if endpoint.name in names:
-            raise reject("endpoints", endpoint.name, "each name only once")
-        names.add(endpoint.name)
-    return listed

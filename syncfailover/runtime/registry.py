@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -10,7 +9,6 @@ from typing import AbstractSet, Any, Callable, Iterable, Optional, Tuple
 
 from ..endpoint import Endpoint
 from ..errors import NoEndpointAvailable
-from ..events import Event
 from ..policy.breaker_config import BreakerConfig
 from ..policy.health import HealthConfig, ProbeResult
 from ..policy.node import Attempt
@@ -20,8 +18,7 @@ from ..policy.retry import RetryBudget
 from ..policy.snapshot import Snapshot
 from . import process
 from .dispatch import Dispatcher
-
-logger = logging.getLogger(__name__)
+from .state_log import LOGGED, log_change
 
 _NOBODY: AbstractSet[str] = frozenset()
 #: A snapshot is made anew at least this often, in seconds: time alone reopens breakers and makes probes stale.
@@ -112,8 +109,8 @@ class Registry:
         self._sleep = sleep
         self._outbox = self._pool.outbox
         self._dispatcher = Dispatcher(self._outbox)
-        for event in _LOGGED:
-            self._dispatcher.on(event, _log)
+        for event in LOGGED:
+            self._dispatcher.on(event, log_change)
         self.on = self._dispatcher.on
         self.wants = self._dispatcher.wants
         self.emit = self._dispatcher.post
@@ -319,24 +316,3 @@ class Registry:
             self._dirty = True
             self._changed.notify_all()
         self._dispatcher.drain()
-
-
-_LOGGED = {
-    "breaker_opened": logging.WARNING,
-    "breaker_half_opened": logging.INFO,
-    "breaker_closed": logging.INFO,
-    "health_changed": logging.INFO,
-    "all_down": logging.ERROR,
-    "recovered": logging.INFO,
-}
-
-
-def _log(event: Event) -> None:
-    """Write one line for a change of state."""
-    level = logging.WARNING if event.new == "unhealthy" else _LOGGED[event.name]
-    if event.endpoint is None:
-        logger.log(level, "%s: %s", event.name, event.reason)
-    else:
-        logger.log(
-            level, "%s: %s: %s -> %s: %s", event.endpoint, event.name, event.old, event.new, event.reason
-        )

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from syncfailover import testing
-from syncfailover.testing import Blackhole, FakeUpstream, Fault, Hang, Ok, Refuse, Reset, Status
+from syncfailover.testing import (
+    Blackhole,
+    FakeUpstream,
+    Fault,
+    Hang,
+    Ok,
+    Raw,
+    Refuse,
+    Reset,
+    Status,
+    Truncate,
+)
 
 PROBE = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 

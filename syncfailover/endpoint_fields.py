@@ -1,0 +1,177 @@
+"""What an endpoint's fields may hold; a value that may be a secret is never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
+from urllib.parse import urlsplit
+
+from .errors import ConfigurationError
+from .validation import integer, reject, text
+
+ApiKey = Union[str, Callable[[], str], None]
+Models = Union[Mapping[str, str], Iterable[str], None]
+
+#: In a model map, stands for every model name that the map does not list.
+ANY_MODEL = "*"
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def origin(url: str) -> Tuple[str, str, int]:
+    """Return scheme, host and port of a URL: what a key is bound to (RFC 6454)."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.lower()
+    return scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS.get(scheme, 0)
+
+
+def checked_key(value: object) -> str:
+    """Return a key that can be sent in a header; the error never shows it."""
+    if not isinstance(value, str):
+        raise _secret(
+            "api_key", f"a {type(value).__name__}", "a string, a callable that returns one, or None"
+        )
+    if not value:
+        raise _secret("api_key", "an empty string", "a key, or None for no key")
+    if any(c in value for c in "\r\n"):
+        raise _secret(
+            "api_key", f"a key of {len(value)} characters with a line break", "a key without line breaks"
+        )
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise _secret(
+            "api_key",
+            f"a key of {len(value)} characters with white space around it, control or non-ASCII characters",
+            "printable ASCII",
+        )
+    return value
+
+
+def _secret(field: str, description: str, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{field}: {description} is not allowed; expected {allowed}", field=field)
+
+
+def api_key(value: ApiKey) -> ApiKey:
+    """Accept a key that can be sent, a callable that will return one, or None."""
+    return value if value is None or callable(value) else checked_key(value)
+
+
+def name(value: str) -> str:
+    """Accept a name that fits on one line."""
+    if not text("name", value).isprintable():
+        raise reject("name", value, "printable characters")
+    return value
+
+
+def base_url(value: str) -> str:
+    """Accept an http or https URL without credentials, query or fragment; a trailing slash is dropped."""
+    allowed = "a URL like 'https://api.example.com/v1'"
+    if not isinstance(value, str):
+        raise reject("base_url", value, allowed)
+    try:
+        parts = urlsplit(value)
+        bad_port = parts.port == 0
+    except ValueError:
+        raise reject("base_url", _redacted(value), allowed + " with a port between 1 and 65535") from None
+    if "@" in parts.netloc:
+        raise reject("base_url", _redacted(value), "no credentials in it; use api_key or headers")
+    if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or bad_port:
+        raise reject("base_url", _redacted(value), allowed + ", with scheme http or https and a host")
+    if parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in value):
+        raise reject(
+            "base_url", _redacted(value), "no query, fragment or white space; use params for a query"
+        )
+    return value.rstrip("/")
+
+
+def _redacted(url: str) -> str:
+    """Cut from a URL what may be a secret: credentials, query and fragment."""
+    head, at, tail = url.rpartition("@")
+    if "?" in head or "#" in head:
+        return "..."  # an @ in the query, or a ? in the password: no part of it is surely harmless
+    return ("...@" + tail if at else url).split("?", 1)[0].split("#", 1)[0]
+
+
+def path(value: str) -> str:
+    """Accept a path, from the root or relative."""
+    if (
+        not isinstance(value, str)
+        or not value.strip("/")
+        or any(c.isspace() for c in value)
+        or "://" in value
+    ):
+        raise reject("health_check_path", value, "a path like '/health' or 'models'")
+    return value
+
+
+def model_map(models: Models) -> Optional[Dict[str, str]]:
+    """Accept a map of names, or a list of names that maps each to itself."""
+    if models is None:
+        return None
+    allowed = "a mapping of the caller's names to the endpoint's, or a list of names"
+    if isinstance(models, str):
+        raise reject("models", models, allowed)
+    try:
+        table = dict(models) if isinstance(models, Mapping) else {name: name for name in models}
+    except TypeError:  # it cannot be iterated over, or a name cannot be a key
+        raise reject("models", models, allowed) from None
+    if not table:
+        raise reject("models", models, "at least one model, or None for every model")
+    for ours, theirs in table.items():
+        text("models", ours)
+        text(f"models[{ours!r}]", theirs)
+    return table
+
+
+def windows(value: Union[int, Mapping[str, int], None]) -> Dict[str, int]:
+    """Accept a number of tokens for all models, or one for each."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {model: integer(f"context_window[{model!r}]", n, minimum=1) for model, n in value.items()}
+    return {ANY_MODEL: integer("context_window", value, minimum=1)}
+
+
+def headers(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """Accept headers that can be sent."""
+    headers = _strings("headers", value)
+    for name, content in headers.items():
+        if (
+            not name
+            or not name.isascii()
+            or any(c in name + content for c in "\r\n:" if c != ":" or c in name)
+        ):
+            raise _secret(
+                f"headers[{name!r}]", "a line break, or a colon in the name,", "a header fit to send"
+            )
+    return headers
+
+
+def params(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """Accept query parameters."""
+    return _strings("params", value)
+
+
+def proxies(value: Optional[Mapping[str, str]]) -> Optional[Dict[str, str]]:
+    """Accept proxies by scheme, or None for the environment's."""
+    return None if value is None else _strings("proxies", value)
+
+
+def _strings(field: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+    """Accept a mapping of strings; values may be secrets, so the error shows only the type."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _secret(field, f"a {type(value).__name__}", "a mapping of strings to strings")
+    for name, content in value.items():
+        if not isinstance(name, str) or not isinstance(content, str):
+            raise _secret(f"{field}[{name!r}]", f"a {type(content).__name__}", "strings to strings")
+    return dict(value)
+
+
+def verify(value: Union[bool, str]) -> Union[bool, str]:
+    """Accept True, False, or the path of a CA bundle."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or not Path(value).exists():
+        raise reject("verify", value, "True, False, or the path of an existing CA bundle")
+    return value
