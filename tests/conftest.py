@@ -1,6 +1,7 @@
 """What all tests share: three upstreams and their endpoints, and that in CI a skipped test is a failed one."""
 
 import os
+import signal
 from typing import Any, Callable, List
 
 import pytest
@@ -8,6 +9,9 @@ from fleet import endpoints_of
 
 from syncfailover import FailoverClient
 from syncfailover.testing import FakeUpstream
+
+# A shell that runs CI in the background has Ctrl-C ignored, and every child inherits that; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -73,7 +73,8 @@ class HealthMonitor:
         self.timeout = registry.probe_timeout if timeout is None else positive("probe_timeout", timeout)
         self.probe_when = one_of("probe_when", probe_when, PROBE_WHEN)
         self._registry = registry
-        self._probe: Probe = HttpProbe(Transports(registry.endpoints)) if probe is None else probe
+        self._transports = Transports(registry.endpoints if probe is None else ())
+        self._probe: Probe = HttpProbe(self._transports) if probe is None else probe
         self._chance = chance
         self._closed = False
         self._users = 1  # guarded by _lock
@@ -170,6 +171,7 @@ class HealthMonitor:
         if crew is not None:
             crew.dismiss()
             crew.join(min(self.timeout, _CLOSE_S))
+        self._transports.close()
 
     def after_fork(self) -> None:
         """Forget the parent's threads; the child starts its own on first use."""
