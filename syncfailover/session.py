@@ -143,9 +143,13 @@ def registry_from(
     """Return the registry to use: the caller's own, or a new one made of endpoints and options.
 
     Raises:
-        ConfigurationError: options together with a registry, which has its own.
+        ConfigurationError: an option that does not exist, or one together with a registry, which has its own.
 
     """
+    known = EndpointRegistry.__init__.__kwdefaults__ or {}
+    for name in options:
+        if name not in known:
+            raise reject("option", name, "one of " + ", ".join(sorted(known)))
     if not isinstance(endpoints, EndpointRegistry):
         return EndpointRegistry(
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options

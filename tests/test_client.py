@@ -309,6 +309,7 @@ def test_a_closed_client_says_so(make_client: Any) -> None:
         ({"recovery_timeout": -5}, "recovery_timeout: -5"),
         ({"failure_rate": 2}, "failure_rate: 2.*at most 1"),
         ({"model": ""}, "model: ''"),
+        ({"hedge_afterwards": 3}, "option: 'hedge_afterwards'.*recovery_timeout"),
         ({"endpoints": [Endpoint("a", "http://h", models=["x"])], "model": "y"}, "model: 'y'.*serves: x"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
