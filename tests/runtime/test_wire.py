@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fleet import endpoints_of
 
-from syncfailover import AllEndpointsFailed, Endpoint, FailoverClient, Timeouts
+from syncfailover import AllEndpointsFailed, Endpoint, FailoverClient, FailoverError, Timeouts
 from syncfailover.testing import Blackhole, FakeUpstream, Reset, Trickle, Truncate, WrongLength
 
 
@@ -157,3 +157,19 @@ def test_a_large_body_may_take_longer_than_connecting(make_client: Any) -> None:
     assert client.chat("x" * 20_000_000).text == "got it"
     server.join()
     listener.close()
+
+
+def test_a_proxy_is_asked_and_a_tunnel_carries_no_key(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """A plain endpoint's proxy gets the whole URL; a TLS endpoint's proxy is asked to connect, without the key."""
+    proxy = upstreams[0]
+    plain = Endpoint("plain", "http://llm.test/v1", "sk-secret", proxies={"http": proxy.origin})
+    with pytest.raises(FailoverError):
+        make_client([plain], max_retries=0).chat("Hi")
+    assert proxy.requests[0].path == "http://llm.test/v1/chat/completions"
+    secret = Endpoint("tls", "https://llm.test/v1", "sk-secret", proxies={"https": proxy.origin})
+    with pytest.raises(AllEndpointsFailed, match="proxy failed"):
+        make_client([secret], max_retries=0).chat("Hi")
+    asked = proxy.requests[1]
+    assert (asked.method, asked.path, asked.header("authorization")) == ("CONNECT", "llm.test:443", None)
