@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any, Dict, Iterator, Mapping, Optional, Union, cast
-from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import BaseAdapter
 from requests.utils import rewind_body
 from urllib3.util.retry import Retry
 
-from .endpoint_fields import origin
+from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
 from .policy.received import REDIRECTED, UNREPEATABLE, Received
 from .policy.retry import FailoverRetry
@@ -22,7 +21,7 @@ from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
 from .runtime.transport import EndpointRequest, Transports
 from .runtime.wire import AttemptClock
-from .validation import reject, text
+from .validation import reject
 
 #: Headers that belong to one origin and never travel to another.
 _BOUND_TO_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "api-key", "x-api-key")
@@ -47,6 +46,8 @@ class EndpointRegistry(Registry):  # noqa: D101 - the next line
             options: as for `FailoverAdapter`.
 
         """
+        if not isinstance(session, requests.Session):
+            raise reject("session", session, "a requests.Session")
         adapter = FailoverAdapter(self, prefix, **options)
         session.mount(adapter.prefix, adapter)
         return adapter
@@ -84,17 +85,15 @@ class FailoverAdapter(BaseAdapter):
         monitor: Optional[HealthMonitor] = None,
     ) -> None:
         super().__init__()
-        if not urlsplit(text("prefix", prefix)).hostname:
-            raise reject("prefix", prefix, "a URL like 'https://api.example.com/v1'")
         self.registry = registry
-        self.prefix = prefix.rstrip("/") + "/"
+        self.prefix = base_url(prefix, "prefix") + "/"
         self.metrics = Metrics() if metrics is None else metrics
         self.origin = origin(self.prefix)
         self._timeouts = Timeouts.from_value(timeout)
         self._retry = FailoverRetry.from_value(max_retries)
         self.transports = Transports(registry.endpoints) if transports is None else transports
         self._owns_transports = transports is None
-        self.monitor = monitor or HealthMonitor.shared(registry, self.transports, probe_when)
+        self.monitor = monitor or HealthMonitor.shared(registry, self.transports, probe_when, self)
         self._owns_monitor = monitor is None
         self._closed = False
         self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
@@ -113,7 +112,9 @@ class FailoverAdapter(BaseAdapter):
         path = (request.url or "")[len(self.prefix) :]
         body = _Body(request, self._maps_models)
         timeouts = self._timeouts if timeout is None else self._timeouts.changed(timeout)
-        expects = None if stream else EXPECTS.get("/" + path.split("?", 1)[0])
+        expects = (
+            None if stream or body.asks_for_a_stream(request) else EXPECTS.get("/" + path.split("?", 1)[0])
+        )
         model = (
             body.model if body.model is None or self.registry.serves(body.model) else _unserved(body.model)
         )
@@ -124,13 +125,21 @@ class FailoverAdapter(BaseAdapter):
         http_error = received is not None and received.fault is None and received.status >= 300
         if done.error is not None and not http_error:
             raise without_key(done.error)
-        return self._handed_over(done)
+        return self._handed_over(request, done)
 
-    def _handed_over(self, done: Done) -> requests.Response:
-        """Keep the session from storing cookies under its own URL: they are the endpoint's that set them."""
+    def _handed_over(self, request: requests.PreparedRequest, done: Done) -> requests.Response:
+        """Take from a response what is the endpoint's alone: its key, and its cookies, which the session would keep."""
         response: Any = None if done.received is None else done.received.response
-        _ = response.cookies  # read while the original headers are still at hand
-        response.raw._original_response = None
+        _ = response.cookies  # read while they are still there
+        original = getattr(response.raw, "_original_response", None)
+        if original is not None and "Set-Cookie" in original.msg:
+            del original.msg["Set-Cookie"]
+        endpoint = self.registry[done.ledger[-1].endpoint]
+        response.url = (
+            self.transports[endpoint.name].target((request.url or "")[len(self.prefix) :]).shown_url
+        )
+        response.request = request  # as the caller prepared it
+        response.endpoint, response.attempts = endpoint.name, done.ledger
         response.connection = self  # for hooks that send again, as digest authentication does
         return cast("requests.Response", response)
 
@@ -140,7 +149,7 @@ class FailoverAdapter(BaseAdapter):
             return
         self._closed = True
         if self._owns_monitor:
-            self.monitor.close()
+            self.monitor.leave(self)
         if self._owns_transports:
             self.transports.close()
 
@@ -186,18 +195,15 @@ class _SessionDoor:
         received = exchange(transport, request, clock, secrets, stream=self._stream)
         if self._stream:
             clock.extend(attempt.call_left_s)
-        return self._body.judged(_kept_at_home(received, target.url))
+        return self._body.judged(_kept_at_home(received))
 
 
-def _kept_at_home(received: Received, url: str) -> Received:
-    """Make a redirect to another origin a fault: requests would follow it with the caller's headers and body."""
-    location = received.headers.get("location") if 300 <= received.status < 400 else None
-    if not location:
+def _kept_at_home(received: Received) -> Received:
+    """Make a redirect a fault: requests would follow it with the caller's headers and body, past every endpoint."""
+    response = received.response
+    if received.fault is not None or response is None or not response.is_redirect:
         return received
-    scheme, host, port = origin(urljoin(url, location))
-    if (scheme, host, port) == origin(url):
-        return received
-    detail = f"HTTP {received.status}: redirects to {scheme}://{host}:{port}, which is not followed"
+    detail = f"HTTP {received.status}: redirects elsewhere, which is not followed; base_url should name the place itself"
     return Received(received.status, fault=REDIRECTED, detail=detail, secrets=received.secrets)
 
 
@@ -241,6 +247,14 @@ class _Body:
         what = received.detail or f"HTTP {received.status}"
         detail = f"{what}; the request body is a stream that was read already, so it cannot be sent again: pass bytes or a file that can seek"
         return Received(received.status, fault=UNREPEATABLE, detail=detail, secrets=received.secrets)
+
+    def asks_for_a_stream(self, request: requests.PreparedRequest) -> bool:
+        """Tell whether what comes back will be no JSON: a HEAD, or server-sent events read as a whole."""
+        body = request.body
+        if request.method not in ("GET", "POST"):
+            return True
+        text = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else b""
+        return b'"stream": true' in text or b'"stream":true' in text
 
     def drawn(self) -> None:
         """Note that the first part of a body that cannot be rewound is gone."""

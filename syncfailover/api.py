@@ -20,8 +20,9 @@ class Chat:
 
     def __call__(
         self,
-        prompt: Union[str, Sequence[Mapping[str, Any]]],
+        prompt: Union[str, Sequence[Mapping[str, Any]], None] = None,
         *,
+        messages: Optional[Sequence[Mapping[str, Any]]] = None,
         model: Optional[str] = None,
         timeout: Union[float, Timeouts, None] = None,
         **params: Any,
@@ -30,6 +31,7 @@ class Chat:
 
         Args:
             prompt: a text, sent as the user's message, or a list of messages in the OpenAI shape.
+            messages: the list under the name that it has in the API; one of the two is given.
             model: the caller's name for the model; the client's own where None.
             timeout: seconds for the whole call, or `Timeouts`.
             params: any other field of a chat completion (`temperature`, `tools`, ...).
@@ -39,8 +41,16 @@ class Chat:
             FailoverError: its subclass says what was tried, and what came of it.
 
         """
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        return self.completions.create(messages=messages, model=model, timeout=timeout, **params)
+        if prompt is not None and messages is not None:
+            raise reject("messages", messages, "to be left out where a prompt is given")
+        if isinstance(prompt, str):
+            messages = [{"role": "user", "content": prompt}]
+        return self.completions.create(
+            messages=_messages(prompt if messages is None else messages),
+            model=model,
+            timeout=timeout,
+            **params,
+        )
 
 
 class Completions:

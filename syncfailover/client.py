@@ -68,11 +68,9 @@ class FailoverClient:
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
         transports = Transports(self.registry.endpoints)
-        self._monitor = HealthMonitor.shared(self.registry, transports, probe_when)
-        retry = FailoverRetry.from_value(max_retries)
-        self._caller = Caller(
-            self.registry, transports, self._monitor, retry, Timeouts.from_value(timeout), model
-        )
+        retry, timeouts = FailoverRetry.from_value(max_retries), Timeouts.from_value(timeout)
+        self._monitor = HealthMonitor.shared(self.registry, transports, probe_when, self)
+        self._caller = Caller(self.registry, transports, self._monitor, retry, timeouts, model)
         self._session: Optional[FailoverSession] = None
         #: `client.chat("text")`, `client.chat([messages])`, `client.chat.completions.create(...)`
         self.chat = Chat(self._caller)
@@ -162,7 +160,7 @@ class FailoverClient:
         if self._caller.closed:
             return
         self._caller.closed = True
-        self._monitor.close()
+        self._monitor.leave(self)
         if self._session is not None:
             self._session.close()
         self._caller.transports.close()

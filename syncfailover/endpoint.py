@@ -139,6 +139,10 @@ class Endpoint:
         """Refuse: a client reads its endpoints from many threads."""
         raise AttributeError(f"an Endpoint is frozen; use .replace({name}=...)")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        """Refuse, as `__setattr__` does."""
+        raise AttributeError(f"an Endpoint is frozen; use .replace({name}=...)")
+
     def __repr__(self) -> str:
         """Show where it is and how it counts, never a key, a header or a parameter."""
         key = "callable" if callable(self.api_key) else "set" if self.api_key else "none"
@@ -147,7 +151,7 @@ class Endpoint:
     def __reduce__(self) -> NoReturn:
         """Refuse: a pickle would carry the key over a boundary unasked."""
         raise TypeError(
-            f"endpoint {self.name!r} holds a key and does not pickle; make it anew in the other process"
+            f"endpoint {self.name!r} does not pickle, for its key would go along; make it anew in the other process"
         )
 
     def __copy__(self) -> Endpoint:

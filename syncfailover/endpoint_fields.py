@@ -15,6 +15,12 @@ Models = Union[Mapping[str, str], Iterable[str], None]
 #: In a model map, stands for every model name that the map does not list.
 ANY_MODEL = "*"
 
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+#: Headers that say where a message ends or goes; a second one would let two servers disagree about it.
+_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+#: Characters; RFC 1035 allows more, but what is longer and has no scheme is rather a key.
+_LONGEST_HOST = 80
+_PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -62,24 +68,21 @@ def name(value: str) -> str:
     return value
 
 
-def base_url(value: str) -> str:
+def base_url(value: str, field: str = "base_url") -> str:
     """Accept an http or https URL without credentials, query or fragment; a trailing slash is dropped."""
     allowed = "a URL like 'https://api.example.com/v1'"
     if not isinstance(value, str):
-        raise reject("base_url", value, allowed)
-    try:
-        parts = urlsplit(value)
-        bad_port = parts.port == 0
-    except ValueError:
-        raise reject("base_url", _redacted(value), allowed + " with a port between 1 and 65535") from None
-    if "@" in parts.netloc:
-        raise reject("base_url", _redacted(value), "no credentials in it; use api_key or headers")
-    if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or bad_port:
-        raise reject("base_url", _redacted(value), allowed + ", with scheme http or https and a host")
-    if parts.query or parts.fragment or any(c.isspace() or not c.isprintable() for c in value):
-        raise reject(
-            "base_url", _redacted(value), "no query, fragment or white space; use params for a query"
-        )
+        raise reject(field, value, allowed)
+    if "://" not in value and (len(value) > _LONGEST_HOST or not set(value) & set(".:/")) and value:
+        # it may be a key, the arguments having changed places
+        raise _secret(field, f"a text of {len(value)} characters without ://", allowed)
+    shown = _redacted(value)
+    if "@" in value.split("://", 1)[-1].split("/", 1)[0]:
+        raise reject(field, shown, "no credentials in it; use api_key or headers")
+    if any(c in value for c in "?#%\\") or any(c.isspace() or not c.isprintable() for c in value):
+        raise reject(field, shown, "no query, fragment, escape or white space; use params for a query")
+    if not _is_url(value, _DEFAULT_PORTS) or ".." in (urlsplit(value).hostname or ""):
+        raise reject(field, shown, allowed + ", with scheme http or https, a host and a port from 1 to 65535")
     return value.rstrip("/")
 
 
@@ -127,33 +130,69 @@ def windows(value: Union[int, Mapping[str, int], None]) -> Dict[str, int]:
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return {model: integer(f"context_window[{model!r}]", n, minimum=1) for model, n in value.items()}
+        named = ((text("context_window", model), n) for model, n in value.items())
+        return {model: integer(f"context_window[{model!r}]", n, minimum=1) for model, n in named}
     return {ANY_MODEL: integer("context_window", value, minimum=1)}
 
 
 def headers(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
-    """Accept headers that can be sent."""
-    headers = _strings("headers", value)
-    for name, content in headers.items():
-        if (
-            not name
-            or not name.isascii()
-            or any(c in name + content for c in "\r\n:" if c != ":" or c in name)
-        ):
+    """Accept headers that can be sent, each once, but for those that frame a message."""
+    found = _strings("headers", value)
+    seen = set()
+    for name, content in found.items():
+        field, lower = f"headers[{name!r}]", name.lower()
+        if not name or not set(name) <= _TOKEN:
+            raise _secret(field, "the name", "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110)")
+        if lower in _FRAMING or lower in seen:
+            raise _secret(field, "a header that frames the message, or one given twice,", "another header")
+        if any(c in content for c in "\r\n\0") or not _encodes(content, "latin-1"):
             raise _secret(
-                f"headers[{name!r}]", "a line break, or a colon in the name,", "a header fit to send"
+                field, "a value with a line break, NUL or characters beyond latin-1", "a header fit to send"
             )
-    return headers
+        seen.add(lower)
+    return found
 
 
 def params(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
     """Accept query parameters."""
-    return _strings("params", value)
+    found = _strings("params", value)
+    for name, content in found.items():
+        if not _encodes(name + content, "utf-8"):
+            raise _secret(f"params[{name!r}]", "a lone surrogate", "text that can be encoded")
+    return found
 
 
 def proxies(value: Optional[Mapping[str, str]]) -> Optional[Dict[str, str]]:
-    """Accept proxies by scheme, or None for the environment's."""
-    return None if value is None else _strings("proxies", value)
+    """Accept proxies by scheme, or None for the environment's; the URLs may hold passwords and are not shown."""
+    if value is None:
+        return None
+    found = _strings("proxies", value)
+    for scheme, url in found.items():
+        field = f"proxies[{scheme!r}]"
+        if scheme.split("://")[0] not in ("http", "https", "all", "no"):
+            raise _secret(field, "the name", "'http', 'https', 'all' or 'no', as in requests")
+        if scheme != "no" and not _is_url(url if "://" in url else "http://" + url, _PROXY_SCHEMES):
+            raise _secret(
+                field, "a URL without scheme http, https or socks, or without host", "a proxy's URL"
+            )
+    return found
+
+
+def _encodes(content: str, encoding: str) -> bool:
+    try:
+        content.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_url(url: str, schemes: Iterable[str]) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return parts.scheme.lower() in schemes and bool(host.strip(b".")) and parts.port != 0
+    except ValueError:  # a bad port, brackets, or a name that cannot be one
+        return False
 
 
 def _strings(field: str, value: Optional[Mapping[str, str]]) -> Dict[str, str]:
@@ -172,6 +211,6 @@ def verify(value: Union[bool, str]) -> Union[bool, str]:
     """Accept True, False, or the path of a CA bundle."""
     if isinstance(value, bool):
         return value
-    if not isinstance(value, str) or not Path(value).exists():
+    if not isinstance(value, str) or not value or not Path(value).exists():
         raise reject("verify", value, "True, False, or the path of an existing CA bundle")
     return value

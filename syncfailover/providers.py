@@ -88,5 +88,7 @@ def from_keys(provider: str, keys: Sequence[ApiKey], **overrides: Any) -> List[E
 
 
 def _endpoint(provider: str, name: str, key: ApiKey, overrides: Mapping[str, Any]) -> Endpoint:
+    if key is None and "base_url" not in overrides and overrides.get("auth") != "none":
+        raise reject("api_key", None, f"a key of {provider}; is the environment variable set?")
     fields: Dict[str, Any] = {"name": name, **PRESETS[provider]._asdict(), "api_key": key, **overrides}
     return Endpoint(**fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Iterable, Optional, Union
 from urllib.parse import urlsplit
 
@@ -20,8 +21,6 @@ from .validation import reject
 
 #: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
 _HOME = "http://syncfailover.invalid/"
-#: Positional arguments of `Session.request` between `url` and `auth`.
-_BEFORE_AUTH = 5
 #: The brief's: health check every 2 s with 1 s timeout.
 _INTERVAL_S, _TIMEOUT_S = 2.0, 1.0
 
@@ -81,24 +80,34 @@ class FailoverSession(requests.Session):
         )
         self.mount(_HOME, self._door)
 
-    def request(self, method: str, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request; a relative `url` fails over.
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """Prepare a request; one with a relative URL is addressed to the failover loop.
+
+        Raises:
+            ConfigurationError: a URL that begins with `//`, which names a host but no scheme.
+
+        """
+        url = request.url.decode() if isinstance(request.url, bytes) else str(request.url)
+        if url.startswith("//"):
+            raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
+        if not urlsplit(url).scheme:
+            request = copy(request)
+            request.url = _HOME + url.lstrip("/")
+            if request.auth is None and self.auth is None:
+                request.auth = _unchanged  # or requests would look the name up in .netrc, every time
+        return super().prepare_request(request)
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a prepared request.
 
         Raises:
             ClientClosed: after `close()`.
-            FailoverError: its subclass says what was tried; see `requests.Session.request` for the rest.
+            FailoverError: its subclass says what was tried; see `requests.Session.send` for the rest.
 
         """
         if self._closed:
             raise ClientClosed("this FailoverSession is closed")
-        url = url.decode() if isinstance(url, bytes) else str(url)
-        if url.startswith("//"):
-            raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
-        if not urlsplit(url).scheme:
-            url = _HOME + url.lstrip("/")
-            if self.auth is None and len(args) <= _BEFORE_AUTH and kwargs.get("auth") is None:
-                kwargs["auth"] = _unchanged  # or requests would look the name up in .netrc, every time
-        return super().request(method, url, *args, **kwargs)
+        return super().send(request, **kwargs)
 
     def merge_environment_settings(
         self,

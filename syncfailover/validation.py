@@ -7,6 +7,9 @@ from typing import Any, Collection, Optional
 
 from .errors import ConfigurationError
 
+#: Seconds, mostly.
+_MOST = 1e8
+
 
 def reject(field: str, value: object, allowed: str) -> ConfigurationError:
     """Make the error for `field`; the caller raises it, so that the traceback ends where the check is."""
@@ -28,7 +31,7 @@ def number(
     allowed = f"a finite number {'greater than' if above else 'of at least'} {minimum:g}"
     if maximum is not None:
         allowed += f" and at most {maximum:g}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise reject(field, value, allowed)
     too_low = value <= minimum if above else value < minimum
     if too_low or (maximum is not None and value > maximum):
@@ -36,9 +39,16 @@ def number(
     return float(value)
 
 
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # an integer beyond any float
+        return False
+
+
 def positive(field: str, value: Any) -> float:
-    """Accept a finite number greater than 0."""
-    return number(field, value, above=True)
+    """Accept a number greater than 0; in seconds, three years are more than any lock can wait."""
+    return number(field, value, above=True, maximum=_MOST)
 
 
 def optional_positive(field: str, value: Any) -> Optional[float]:

@@ -36,6 +36,8 @@ class ApiObject(Mapping[str, Any]):
 
     __slots__ = ("_data",)
 
+    _optional = _OPTIONAL
+
     def __init__(self, data: Dict[str, Any]) -> None:
         self._data = data
 
@@ -46,7 +48,7 @@ class ApiObject(Mapping[str, Any]):
         try:
             return _wrapped(self._data[name])
         except KeyError:
-            if name in _OPTIONAL:
+            if name in self._optional:
                 return None
             known = ", ".join(sorted(self._data))
             raise AttributeError(f"{type(self).__name__} has no field {name!r}; it has {known}") from None
@@ -105,6 +107,8 @@ class ApiReply(ApiObject):
     """A whole reply, with the story of the call that brought it."""
 
     __slots__ = ("attempts", "cost_usd", "endpoint", "latency_ms")
+
+    _optional = frozenset({"service_tier", "system_fingerprint", "usage"})
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ _STATUS_OF_TYPE = {
 def _inner_status(error: Dict[str, Any]) -> Optional[int]:
     for field in ("code", "status", "type"):
         value = error.get(field)
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and len(value) == 3 and value.isdecimal() and value.isascii():
             value = int(value)
         if isinstance(value, int) and 400 <= value <= 599:
             return value

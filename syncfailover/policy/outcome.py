@@ -167,6 +167,8 @@ def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_no
     if type(items) is not list:
         return Outcome(NO_ANSWER, f"HTTP 200 with {expects!r} that is no list", received.status)
     first = items[0]
+    if expects == "choices" and type(first) is dict and type(first.get("message", {})) is not dict:
+        return Outcome(NO_ANSWER, "HTTP 200 with a message that is no object", received.status)
     if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
         error = first.get("error") if type(first) is dict else None
         return _refused(received, received.status, error_of({"error": error or {}}), expects, wall_now)
@@ -206,9 +208,11 @@ def _refused(
     if status < 400:  # it began to work on the request before it failed
         rule = rule._replace(maybe_billed=True)
     rule = _overridden(rule, received.headers)
-    said = error.message[:300] or error.code or ""
+    said = error.message or error.code or ""
     shown = f"HTTP {status}" if judged in (None, status) else f"HTTP {status} with error {judged}"
     detail = f"{shown}: {said}" if said else shown
+    if rule.name == MODEL_MISSING.name:
+        detail += " (no such model there, or base_url is not the root of the API)"
     return Outcome(rule, detail, judged or status, error.code, retry_after(received.headers, wall_now))
 
 

@@ -32,6 +32,10 @@ from .view import View, look, reopens_at
 
 #: Views kept at a time; model names come from callers and may be without number.
 _VIEWS = 128
+#: Seconds that a key rests at most, whatever a reply asks for.
+_LONGEST_KEY_REST_S = 6 * 3600.0
+#: A key that a callable gives is asked for again after this many seconds: it may be another one by then.
+_ROTATED_KEY_REST_S = 60.0
 #: A key refused by a probe rests until the probe says otherwise, or this many seconds.
 _PROBED_KEY_REST_S = 3600.0
 
@@ -94,6 +98,8 @@ class EndpointPool:
         candidate = self.balancer.pick(candidates)
         if not isinstance(candidate, Candidate):
             raise reject("balancer", candidate, "pick() to return one of the candidates it was given")
+        if exclude and candidate.endpoint.name in exclude:
+            raise reject("balancer", candidate, "pick() to return one of the candidates it was given")
         return self._grant(candidate.node, now, model, count - 1)
 
     def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
@@ -150,6 +156,7 @@ class EndpointPool:
             node.answered_ms = (now - attempt.started) * 1000.0
             node.latency.observe(node.answered_ms, now)
             node.last_success = now
+            node.key_rests_until = 0.0
             node.health.confirm(now)
             breaker.success(attempt.grant, now)
             changes_view = self._rests.end(node.name, attempt.model, attempt.started) or changes_view
@@ -193,10 +200,13 @@ class EndpointPool:
                 self._health_changed(node, old, node.health.status, now)
 
     def control(self, name: str, order: str, now: float) -> None:
-        """Carry out `force_open`, `disable` or `reset` on one endpoint's breaker."""
+        """Carry out `force_open`, `disable` or `reset` on one endpoint; `reset` ends its key's rest as well."""
         if name not in self.nodes:
             raise reject("endpoint", name, "one of " + ", ".join(self.nodes))
         getattr(self.nodes[name].breaker, order)()
+        if order == "reset":
+            self.nodes[name].key_rests_until = 0.0
+            self._rests.end_all(name)
         self._settle_breaker(self.nodes[name], now)
         self._views.clear()
 
@@ -268,7 +278,8 @@ class EndpointPool:
     def _rest(self, node: Node, model: Optional[str], outcome: Outcome, now: float) -> None:
         rule, asked_s = outcome.rule, outcome.retry_after_s or 0.0
         if rule.rests == KEY:
-            node.rest_key(now + (asked_s or rule.rest_s), outcome.detail, by_probe=False)
+            rest_s = asked_s or (_ROTATED_KEY_REST_S if callable(node.endpoint.api_key) else rule.rest_s)
+            node.rest_key(now + min(rest_s, _LONGEST_KEY_REST_S), outcome.detail, by_probe=False)
         elif rule.rests == PAIR or asked_s:
             self._rests.add(node.name, model, now, asked_s or rule.rest_s)
         self._views.clear()

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from ..price import Price
 
 _MILLION = 1_000_000
+#: Tokens; no reply has more.
+_MOST = 10**12
 
 
 def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
@@ -25,16 +27,18 @@ def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
     """
     if price is None or not isinstance(usage, Mapping):
         return None
-    prompt, completion = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
-    if prompt is None:
+    prompt = _tokens(usage, "prompt_tokens")
+    absent = usage.get("completion_tokens") is None  # embeddings have none
+    completion = 0 if absent else _tokens(usage, "completion_tokens")
+    if prompt is None or completion is None:
         return None
     details = usage.get("prompt_tokens_details")
     cached = (_tokens(details, "cached_tokens") or 0) if isinstance(details, Mapping) else 0
     cached = min(cached, prompt)
-    dollars = (prompt - cached) * price.input + cached * price.cached_input + (completion or 0) * price.output
+    dollars = (prompt - cached) * price.input + cached * price.cached_input + completion * price.output
     return dollars / _MILLION
 
 
 def _tokens(usage: Mapping[str, Any], field: str) -> Optional[int]:
     value = usage.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Sequence, TypeVar
+from typing import Any, Mapping, Sequence
 
 # Faults: how a door says that no complete reply came.
 NEVER_SENT = "never_sent"  # DNS, refused, TLS, connect timeout: the server has not seen the request
@@ -12,7 +12,8 @@ TRUNCATED = "truncated"  # the reply began and did not end
 UNREPEATABLE = "unrepeatable"  # any of these or a refusal, but the body cannot be sent twice
 REDIRECTED = "redirected"  # to another origin, where nobody may see the request
 
-Text = TypeVar("Text", str, "str | None")
+#: Characters of a server's text that are shown.
+_LONGEST_TEXT = 400
 
 
 class Received:
@@ -44,9 +45,9 @@ class Received:
         #: What was sent along that nobody may read: keys, and headers that may hold one.
         self.secrets = secrets
 
-    def redact(self, text: Text) -> Text:
-        """Blot out of a text what the server echoed of the secrets it was sent."""
-        if text:
-            for secret in self.secrets:
-                text = text.replace(secret, "***")
-        return text
+    def shown(self, text: str) -> str:
+        """Make a server's text fit to show: on one line, not too long, what it echoed of our secrets blotted out."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        text = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_TEXT])
+        return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."

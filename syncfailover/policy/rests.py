@@ -47,3 +47,8 @@ class Rests:
             return False
         del self._pairs[endpoint, model]
         return True
+
+    def end_all(self, endpoint: str) -> None:
+        """Forget all pairs of an endpoint."""
+        for pair in [pair for pair in self._pairs if pair[0] == endpoint]:
+            del self._pairs[pair]

@@ -57,7 +57,14 @@ class FailoverRetry(Retry):
     ) -> None:
         if total is not None and total is not False:
             integer("max_retries", total)
-        super().__init__(total, **options)
+        for name in ("connect", "read", "status", "other"):
+            if options.get(name) is not None and options[name] is not False:
+                integer(name, options[name])
+        try:
+            super().__init__(total, **options)
+            self.status_forcelist = frozenset(self.status_forcelist or ())
+        except TypeError as error:
+            raise reject("max_retries", options, f"arguments that urllib3's Retry takes ({error})") from None
         self.ambiguous = one_of("ambiguous", ambiguous, ("failover", "raise"))
         self.backoff_base_s = number("backoff_base_s", backoff_base_s)
         self.backoff_cap_s = number("backoff_cap_s", backoff_cap_s)

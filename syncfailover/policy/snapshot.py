@@ -63,5 +63,6 @@ class Snapshot(Mapping[str, EndpointState]):
             latency = "" if state.latency_ms is None else f" {state.latency_ms:.0f} ms"
             return f"{state.name} {state.status.value}{latency}"
         due = "" if state.retry_at is None else f" for {state.retry_at - self.taken_at:.1f} s"
-        word = state.status.value if state.breaker is BreakerState.CLOSED else state.breaker.value
+        down = state.status.value if state.status is HealthStatus.UNHEALTHY else "not used"
+        word = down if state.breaker is BreakerState.CLOSED else state.breaker.value
         return f"{state.name} {word}{due} ({state.reason})"

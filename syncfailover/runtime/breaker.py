@@ -91,7 +91,12 @@ class CircuitBreaker:
             grant = self._machine.acquire(now)
             next_try_at = None if grant is not None else self._machine.next_try_at(now)
             self._keep_changes()
-        self._outbox.drain()
+        try:
+            self._outbox.drain()
+        except BaseException:  # the listener was interrupted, and nobody gets the permit
+            if grant is not None:
+                Permit(self, grant).release()
+            raise
         if grant is None:
             wait = None if next_try_at is None else max(0.0, next_try_at - now)
             due = "no time is set" if wait is None else f"next try in {wait:.1f} s"

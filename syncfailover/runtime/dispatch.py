@@ -85,10 +85,9 @@ class Dispatcher:
         """Tell whether anybody listens."""
         return event in self._callbacks
 
-    def post(self, event: Event) -> None:
-        """Deliver one event after those in the queue."""
-        self._outbox.queue.append(event)
-        self.drain()
+    def tell(self, event: Event) -> None:
+        """Deliver an event of one call on that call's own thread: a slow listener holds up nobody else."""
+        self._call(event)
 
     def after_fork(self) -> None:
         """Replace the locks in a forked child."""

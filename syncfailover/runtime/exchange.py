@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import socket
@@ -16,6 +17,11 @@ from ..errors import FailoverError
 from ..policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from .transport import EndpointTransport
 from .wire import AttemptClock
+
+#: Bytes of a reply at most, decoded: nobody's answer is longer, but a gzip bomb is.
+_LARGEST_REPLY = 256 * 1024 * 1024
+#: Bytes read at a time where the size is not known.
+_PART = 64 * 1024
 
 _WIRE_ERRORS = (requests.RequestException, HTTPError, OSError)
 #: What `send` raises because of how it was called, whichever endpoint is asked.
@@ -34,21 +40,24 @@ def exchange(
     secrets: Sequence[str],
     *,
     stream: bool = False,
+    largest: int = _LARGEST_REPLY,
 ) -> Received:
     """Send one prepared request and read the reply; faults of the wire are described, not raised.
 
-    With `stream` the body is left unread.
+    With `stream` the body of a good reply is left unread; otherwise it has at most `largest` bytes, decoded.
     """
+    clock.query = transport.query
     try:
         timeout: Any = clock  # requests passes a urllib3 Timeout on, but does not say so in its types
         response: Any = transport.send(request, timeout=timeout, stream=True)
         if stream and response.status_code < 400:
             return Received(response.status_code, response.headers, response=response)
-        body = response.raw.read(decode_content=True)
-    except _CALLERS_MISTAKES:
-        raise
-    except _WIRE_ERRORS as error:
-        return _fault(error, clock, secrets)
+        body = _read(response.raw, clock, largest)
+    except Exception as error:
+        if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _WIRE_ERRORS)):
+            error.__dict__.pop("request", None)  # it holds the key
+            raise
+        return _fault(error, clock, secrets)  # also what http.client raises on numbers that are none
     response.take(body)
     return Received(
         response.status_code,
@@ -58,6 +67,28 @@ def exchange(
         response=response,
         secrets=secrets,
     )
+
+
+def _read(raw: Any, clock: AttemptClock, largest: int) -> bytes:
+    """Read a body, at once where its size is known and small, else in parts that neither bound is lost on."""
+    announced = getattr(raw, "length_remaining", None)
+    if announced is not None and announced <= _PART and "content-encoding" not in raw.headers:
+        whole: bytes = raw.read(decode_content=True)
+        return whole
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        part = raw.read(_PART, decode_content=True)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+        size += len(part)
+        if size > largest:
+            raw.close()
+            raise HTTPError(f"reply of more than {largest} bytes")
+        if clock.expired:
+            raw.close()
+            raise HTTPError("out of time")
 
 
 def key_unavailable(error: Exception) -> Received:
@@ -84,6 +115,8 @@ def without_key(error: FailoverError) -> FailoverError:
 
 
 def _parsed(body: bytes) -> Any:
+    if body.startswith(codecs.BOM_UTF8):
+        body = body[3:]
     if body.lstrip()[:1] not in (b"{", b"["):
         return None
     try:
@@ -94,7 +127,11 @@ def _parsed(body: bytes) -> Any:
 
 def _fault(error: Exception, clock: AttemptClock, secrets: Sequence[str]) -> Received:
     """Name the fault by how far the request got, and describe it in a few words."""
-    if isinstance(error, (requests.ReadTimeout, ReadTimeoutError)) or (clock.sent and clock.expired):
+    late = isinstance(error, (requests.ReadTimeout, ReadTimeoutError)) or (clock.sent and clock.expired)
+    if late and clock.dialed and not clock.sent:
+        detail = f"TLS: no handshake within {min(clock.connect_s, clock.timeout_s):.1f} s"
+        return Received(fault=NEVER_SENT, detail=detail, secrets=secrets)
+    if late:
         return Received(
             fault=SILENT, detail=f"no complete reply within {clock.timeout_s:.1f} s", secrets=secrets
         )
@@ -130,6 +167,8 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
     if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes):
         return "proxy failed"
     bottom = causes[-1]
+    if type(bottom) is HTTPError:  # our own words
+        return str(bottom)
     if isinstance(bottom, ConnectionError):
         return "connection closed without a reply"
     return type(bottom).__name__

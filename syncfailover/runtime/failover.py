@@ -167,17 +167,19 @@ def _attempt(
     course.limit(attempt, began)
     try:
         received = door.send(attempt, min(call.timeouts.connect, attempt.timeout_s))
+        outcome = classify(received, expects=call.expects, wall_now=time.time())
     except BaseException:
         registry.release(attempt)  # neutral: it says nothing about the endpoint
         raise
     now = registry.clock()
-    outcome = classify(received, expects=call.expects, wall_now=time.time())
     cost = None
     if outcome is SUCCEEDED:
         registry.report(attempt, outcome, now)
         cost = _cost(attempt, received.payload)
     else:
-        outcome = outcome._replace(detail=received.redact(outcome.detail), code=received.redact(outcome.code))
+        outcome = outcome._replace(
+            detail=received.shown(outcome.detail), code=received.shown(outcome.code or "") or None
+        )
         registry.report(attempt, outcome, now)
     rule = outcome.rule
     record = AttemptRecord(

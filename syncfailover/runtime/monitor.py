@@ -77,7 +77,7 @@ class HealthMonitor:
         self._probe: Probe = HttpProbe(self._transports) if probe is None else probe
         self._chance = chance
         self._closed = False
-        self._users = 1  # guarded by _lock
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()  # guarded by _lock
         self._reset()
         process.register(self)
 
@@ -91,18 +91,30 @@ class HealthMonitor:
         self._failed_to_start = False
 
     @classmethod
-    def shared(cls, registry: Registry, transports: Transports, probe_when: str) -> HealthMonitor:
-        """Return the registry's monitor: whoever shares a registry shares its probes; each user closes it once."""
+    def shared(
+        cls, registry: Registry, transports: Transports, probe_when: str, user: object
+    ) -> HealthMonitor:
+        """Return the registry's monitor: whoever shares a registry shares its probes, until all have left."""
         known = None if registry.monitor is None else registry.monitor()
-        if isinstance(known, cls) and known.probe_when == probe_when and known._take_part():
+        if isinstance(known, cls) and known.probe_when == probe_when and known._take_part(user):
             return known
         monitor = cls(registry, HttpProbe(transports), probe_when=probe_when)
+        monitor._take_part(user)
         registry.monitor = weakref.ref(monitor)
         return monitor
 
-    def _take_part(self) -> bool:
+    def leave(self, user: object) -> None:
+        """End the threads if nobody else uses them; one that was dropped does not count."""
         with self._lock:
-            self._users += not self._closed
+            self._users.discard(user)
+            if self._users:
+                return
+        self.close()
+
+    def _take_part(self, user: object) -> bool:
+        with self._lock:
+            if not self._closed:
+                self._users.add(user)
             return not self._closed
 
     def __repr__(self) -> str:
@@ -161,11 +173,8 @@ class HealthMonitor:
         return everyone
 
     def close(self) -> None:
-        """End the threads, within a second, if nobody else uses them; calling it again does nothing."""
+        """End the threads, within a second; calling it again does nothing."""
         with self._lock:
-            self._users -= 1
-            if self._users > 0:
-                return
             self._closed = True
             crew, self._crew = self._crew, None
         if crew is not None:

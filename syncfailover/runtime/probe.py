@@ -12,6 +12,9 @@ from .exchange import exchange, key_unavailable
 from .transport import EndpointRequest, Transports
 from .wire import AttemptClock
 
+#: Bytes of a probe's answer at most: a long model list fits, an endless body does not.
+_LARGEST_ANSWER = 4 * 1024 * 1024
+
 
 class HttpProbe:
     """Asks an endpoint's health path, with its key and over the connections that its calls use."""
@@ -32,7 +35,9 @@ class HttpProbe:
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
         request.headers = requests.structures.CaseInsensitiveDict(headers)
-        received = exchange(transport, request, AttemptClock(timeout_s, timeout_s), secrets)
+        received = exchange(
+            transport, request, AttemptClock(timeout_s, timeout_s), secrets, largest=_LARGEST_ANSWER
+        )
         if received.fault is not None:
-            return ProbeResult(endpoint.name, alive=False, detail=received.redact(received.detail))
+            return ProbeResult(endpoint.name, alive=False, detail=received.shown(received.detail))
         return judge(endpoint.name, received.status, (monotonic() - began) * 1000.0)

@@ -16,6 +16,7 @@ from ..policy.outcome import Outcome
 from ..policy.pool import EndpointPool
 from ..policy.retry import RetryBudget
 from ..policy.snapshot import Snapshot
+from ..validation import reject
 from . import process
 from .dispatch import Dispatcher
 from .state_log import LOGGED, log_change
@@ -92,6 +93,11 @@ class Registry:
         )
         health = HealthConfig(rise=rise, fall=fall, interval_s=probe_interval, timeout_s=probe_timeout)
         budget = RetryBudget() if retry_budget is None else retry_budget
+        if not isinstance(budget, RetryBudget):
+            raise reject("retry_budget", budget, "a RetryBudget, or None")
+        for name, value in (("clock", clock), ("sleep", sleep), ("chance", chance)):
+            if not callable(value):
+                raise reject(name, value, "a callable")
         # Everything in the pool is guarded by _lock.
         self._pool = EndpointPool(
             endpoints,
@@ -113,7 +119,7 @@ class Registry:
             self._dispatcher.on(event, log_change)
         self.on = self._dispatcher.on
         self.wants = self._dispatcher.wants
-        self.emit = self._dispatcher.post
+        self.emit = self._dispatcher.tell
         self._snapshot = self._pool.snapshot(clock())  # replaced whole under _lock, read without it
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
@@ -204,7 +210,7 @@ class Registry:
         self._control(name, "disable")
 
     def reset(self, name: str) -> None:
-        """Close this endpoint's breaker and forget its failures."""
+        """Close this endpoint's breaker, forget its failures, and use its key and models again."""
         self._control(name, "reset")
 
     # What the failover loop, the monitor and a `Course` ask: the pool's own methods under the lock
@@ -219,7 +225,7 @@ class Registry:
             if self._outbox:
                 self._changed.notify_all()
         if self._outbox:
-            self._dispatcher.drain()
+            self._tell(attempt)
         return attempt
 
     def choose(
@@ -236,7 +242,7 @@ class Registry:
             if self._outbox:
                 self._changed.notify_all()
         if self._outbox:
-            self._dispatcher.drain()
+            self._tell(attempt)
         return attempt
 
     def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
@@ -245,7 +251,7 @@ class Registry:
             attempt = self._pool.choose_same(now, model, name)
             self._dirty = True
             self._changed.notify_all()
-        self._dispatcher.drain()
+        self._tell(attempt)
         return attempt
 
     def report(self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None) -> None:
@@ -303,6 +309,15 @@ class Registry:
         while left > 0:
             self._sleep(left)
             left = until - self.clock()
+
+    def _tell(self, attempt: Attempt | None) -> None:
+        """Deliver events; where a listener is interrupted, the permit that came with them is given back."""
+        try:
+            self._dispatcher.drain()
+        except BaseException:
+            if attempt is not None:
+                self.release(attempt)
+            raise
 
     def after_fork(self) -> None:
         """Replace the locks in a forked child; the parent's calls are not the child's."""

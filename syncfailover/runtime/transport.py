@@ -34,6 +34,8 @@ from .wire import POOLS
 _POOL_SIZE = 128
 
 _NO_TIME = timedelta(0)
+_SHORTEST_SECRET = 6
+_NO_SECRETS = ("bearer", "application/json")
 
 #: Before 2.29 requests wrote chunks to the socket itself, past the pool and its timeouts.
 _CHUNKS_BY_HAND = tuple(map(int, requests_version.split(".")[:2])) < (2, 29)
@@ -105,11 +107,13 @@ class EndpointRequest(requests.PreparedRequest):
 class Target:
     """A path at an endpoint: its URL, and the headers that are the same every time."""
 
-    __slots__ = ("headers", "path_url", "url")
+    __slots__ = ("headers", "path_url", "shown_url", "url")
 
-    def __init__(self, url: str, headers: Dict[str, str]) -> None:
+    def __init__(self, url: str, query: str, headers: Dict[str, str]) -> None:
         parts = urlsplit(url)
-        self.url = url
+        self.url = url + (("&" if "?" in url else "?") + query if query else "")
+        #: Without the endpoint's own parameters, which may hold a key.
+        self.shown_url = url
         self.path_url = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.headers = headers
 
@@ -129,6 +133,8 @@ class EndpointTransport(HTTPAdapter):
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(pool_connections=1, pool_maxsize=_POOL_SIZE, max_retries=Retry(0, read=False))
         self.endpoint = endpoint
+        #: The endpoint's own parameters, encoded; they are added where nobody logs them.
+        self.query = urlencode(endpoint.params)
         self._pool: Any = None
         self._proxies: Optional[Dict[str, str]] = None
         self._targets: Dict[str, Target] = {}
@@ -142,14 +148,14 @@ class EndpointTransport(HTTPAdapter):
         found = self._targets.get(path)
         if found is None:
             url = self.endpoint.base_url + "/" + quote(path.lstrip("/"), safe="/?&=%:@!$'()*+,;~-._")
-            found = Target(self._with_params(url), self._fixed_parts().headers)
+            found = Target(url, self.query, self._fixed_parts().headers)
             if len(self._targets) < 256:  # paths come from callers and may be without number
                 self._targets[path] = found
         return found
 
     def probe_target(self) -> Target:
         """Return URL and fixed headers of the health check."""
-        return Target(self._with_params(self.endpoint.probe_url()), self._fixed_parts().headers)
+        return Target(self.endpoint.probe_url(), self.query, self._fixed_parts().headers)
 
     @property
     def own_headers(self) -> Dict[str, str]:
@@ -166,31 +172,29 @@ class EndpointTransport(HTTPAdapter):
         if not name or not key:
             return secrets
         headers[name] = value
-        return (*secrets, key)
-
-    def _with_params(self, url: str) -> str:
-        params = self.endpoint.params
-        return url + ("&" if "?" in url else "?") + urlencode(params) if params else url
+        return (*secrets, *worth_hiding(key))
 
     def _fixed_parts(self) -> _Fixed:
         if self._fixed is None:
             endpoint = self.endpoint
             own = dict(endpoint.headers)
-            secrets = [
-                value for value in (*endpoint.headers.values(), *endpoint.params.values()) if len(value) >= 8
-            ]
+            secrets = worth_hiding(*endpoint.params.values())
             if isinstance(endpoint.api_key, str):
                 name, value = endpoint.auth_header(endpoint.api_key)
                 if name:
                     own[name] = value
-                secrets.append(endpoint.api_key)
+                secrets.extend(worth_hiding(endpoint.api_key))
             elif endpoint.api_key is None and endpoint.auth == "bearer" and "Authorization" not in own:
                 login = get_netrc_auth(endpoint.base_url)
                 if login is not None:
                     own["Authorization"] = _basic_auth_str(*login)
-                    secrets.append(login[1])
-            agent = {"User-Agent": f"syncfailover/{__version__}"}
-            self._fixed = _Fixed(own, {**default_headers(), **agent, **own}, tuple(secrets))
+                    secrets.extend(worth_hiding(login[1]))
+            for value in own.values():  # an echo may leave "Bearer" out, or show one word of several
+                secrets.extend(worth_hiding(value, *value.split()))
+            common = default_headers()
+            common["User-Agent"] = f"syncfailover/{__version__}"
+            common.update(own)  # case-insensitively, so that none is sent twice
+            self._fixed = _Fixed(own, dict(common), tuple(secrets))
         return self._fixed
 
     # What HTTPAdapter.send asks for on every call, answered from memory
@@ -292,6 +296,11 @@ class Transports:
         """Close all idle connections."""
         for transport in self:
             transport.close()
+
+
+def worth_hiding(*values: str) -> list[str]:
+    """Return those that may be secrets: blotting out "a", or "Bearer", would leave no message readable."""
+    return [value for value in values if len(value) >= _SHORTEST_SECRET and value.lower() not in _NO_SECRETS]
 
 
 def _verify(endpoint: Endpoint) -> Any:

@@ -11,6 +11,7 @@ import http.client
 import io
 import socket
 import ssl
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -42,6 +43,12 @@ class AttemptClock(Timeout):
         self.mends_stale = mends_stale
         self._began = monotonic()
         self.deadline = self._began + timeout_s
+        #: Whether a connection had to be opened for it.
+        self.dialed = False
+        #: Whether a proxy is being asked for a tunnel, which is not yet the request.
+        self.tunnelling = False
+        #: Query parameters of the endpoint, added below urllib3, whose debug log would show them.
+        self.query = ""
         #: Whether the first byte of the request has been handed to the socket.
         self.sent = False
         #: Whether a byte of the reply has arrived.
@@ -77,6 +84,17 @@ class AttemptClock(Timeout):
         return self.left_s()
 
 
+class _FinalResponse(http.client.HTTPResponse):
+    """http.client skips 100 Continue, but takes 102 and 103 for the answer; the real one would answer the next call."""
+
+    def _read_status(self) -> Any:
+        status_line = super()._read_status()  # type: ignore[misc]
+        while 102 <= status_line[1] < 200:
+            http.client.parse_headers(self.fp)
+            status_line = super()._read_status()  # type: ignore[misc]
+        return status_line
+
+
 class _DeadlineReader(io.RawIOBase):
     """The reading side of a socket, each read given what is left of the attempt."""
 
@@ -94,7 +112,7 @@ class _DeadlineReader(io.RawIOBase):
             raise socket.timeout("timed out")
         self._sock.settimeout(left)
         count = self._raw.readinto(buffer)
-        if count:
+        if count and not self._clock.tunnelling:
             self._clock.answered = True
         return count
 
@@ -106,6 +124,9 @@ class _DeadlineReader(io.RawIOBase):
             self._raw.close()
             super().close()
 
+
+#: The attempt of the calling thread: urllib3 does not pass it on to where a proxy is asked for a tunnel.
+_calling = threading.local()
 
 if TYPE_CHECKING:
     from urllib3 import HTTPConnectionPool as _Pool
@@ -124,7 +145,7 @@ class _DeadlineMixin(_Connection):
         self, sock: socket.socket, *args: Any, **kwargs: Any
     ) -> http.client.HTTPResponse:
         """Make http.client's response, reading through the deadline."""
-        response = http.client.HTTPResponse(sock, *args, **kwargs)
+        response = _FinalResponse(sock, *args, **kwargs)
         if self.clock is not None:
             raw = response.fp.detach()
             response.fp = io.BufferedReader(_DeadlineReader(raw, sock, self.clock))
@@ -137,8 +158,14 @@ class _DeadlineMixin(_Connection):
             if self.sock is None:
                 self.connect()
             self.sock.settimeout(clock.left_s())
-            clock.sent = True
+            clock.sent = not clock.tunnelling
         super().send(data)
+
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Begin a request, its endpoint's own query parameters added."""
+        if self.clock is not None and self.clock.query and not self.clock.tunnelling:
+            url += ("&" if "?" in url else "?") + self.clock.query
+        super().putrequest(method, url, *args, **kwargs)
 
     def close(self) -> None:
         """Close, and forget the attempt."""
@@ -147,6 +174,8 @@ class _DeadlineMixin(_Connection):
 
     def _new_conn(self) -> socket.socket:
         """Open a socket: the connect timeout bounds all addresses of the host together, and the TLS handshake."""
+        if self.clock is not None:
+            self.clock.dialed = True
         host, port = self._dns_host, self.port
         deadline = monotonic() + (self.timeout or _LEAST_S)
         try:
@@ -188,7 +217,19 @@ class _PoolMixin(_Pool):
 
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Have a body that is shorter than announced noticed; urllib3 1.26 does not by itself."""
+        _calling.clock = kwargs.get("timeout")
         return super().urlopen(*args, enforce_content_length=True, **kwargs)
+
+    def _prepare_proxy(self, conn: Any) -> Any:
+        """Ask a proxy for a tunnel, under the deadline."""
+        clock = getattr(_calling, "clock", None)
+        if not isinstance(clock, AttemptClock):
+            return super()._prepare_proxy(conn)
+        conn.clock, clock.tunnelling = clock, True
+        try:
+            return super()._prepare_proxy(conn)
+        finally:
+            clock.tunnelling = False
 
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
         clock = kwargs.get("timeout")
