@@ -8,6 +8,7 @@ Without them, or with SYNCFAILOVER_DEMO=1, two endpoints run inside this process
 """
 
 import os
+import sys
 
 from syncfailover import Endpoint, FailoverClient, providers
 from syncfailover.testing import FakeUpstream
@@ -16,6 +17,8 @@ keys = [key for key in os.environ.get("HOLYSHEEP_API_KEYS", "").split(",") if ke
 demo = not keys or os.environ.get("SYNCFAILOVER_DEMO") == "1"
 upstreams = [FakeUpstream(f"relay-{number}").start() for number in (1, 2)] if demo else []
 
+if not keys and "SYNCFAILOVER_DEMO" not in os.environ:
+    print("no keys in HOLYSHEEP_API_KEYS: two fake endpoints answer", file=sys.stderr)
 if demo:
     endpoints = [Endpoint(upstream.name, upstream.url, prices={"gpt-4.1": 8.0}) for upstream in upstreams]
 else:

@@ -129,7 +129,7 @@ class FailoverClient:
 
         `total_requests`, `successful_requests`, `failed_requests`, `failover_count`, `success_rate`,
         `failover_rate`, `average_latency_ms`, `total_cost_usd`, `unpriced_requests`, `uptime_hours`, and
-        `endpoints` with the share of each.
+        `endpoints` with the share of each, where requests are attempts: a call that failed over counts at each.
         """
         return self._caller.metrics.read()
 

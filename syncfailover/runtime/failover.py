@@ -165,8 +165,11 @@ def _attempt(
     """Make one attempt, and let everybody know what came of it."""
     began = registry.clock()
     course.limit(attempt, began)
+    connect_s = min(call.timeouts.connect, attempt.timeout_s)
+    if attempt.alternatives:  # what is not connected was not sent: there is always time left to ask another
+        connect_s = min(connect_s, attempt.call_left_s / 2)
     try:
-        received = door.send(attempt, min(call.timeouts.connect, attempt.timeout_s))
+        received = door.send(attempt, connect_s)
         outcome = classify(received, expects=call.expects, wall_now=time.time())
     except BaseException:
         registry.release(attempt)  # neutral: it says nothing about the endpoint
