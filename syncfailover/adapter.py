@@ -187,10 +187,8 @@ class _SessionDoor:
             secrets = transport.authorize(headers)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
-        request = EndpointRequest()
-        request.method, request.url, request.path_url = self._request.method, target.url, target.path_url
-        request.headers = headers
-        request.body = self._body.for_endpoint(endpoint.serves(attempt.model), headers)
+        body = self._body.for_endpoint(endpoint.serves(attempt.model), headers)
+        request = EndpointRequest.to(target, self._request.method, headers, body)
         clock = AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
         received = exchange(transport, request, clock, secrets, stream=self._stream)
         if self._stream:

@@ -102,20 +102,15 @@ class _ApiDoor:
             secrets = transport.authorize(headers)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
-        request = EndpointRequest()
-        request.method, request.url, request.path_url = self.method, target.url, target.path_url
+        body = None
         if self._rest is not None:
             name = _ENCODER.encode(endpoint.serves(attempt.model)).encode()
-            request.body = b'{"model":' + name + self._rest
+            body = b'{"model":' + name + self._rest
             headers["Content-Type"] = _JSON
-            headers["Content-Length"] = str(len(request.body))
-        request.headers = headers  # type: ignore[assignment]
-        return exchange(
-            transport,
-            request,
-            AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable),
-            secrets,
-        )
+            headers["Content-Length"] = str(len(body))
+        request = EndpointRequest.to(target, self.method, headers, body)
+        clock = AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
+        return exchange(transport, request, clock, secrets)
 
 
 def _plain(value: Any) -> Any:

@@ -16,8 +16,8 @@ Models = Union[Mapping[str, str], Iterable[str], None]
 ANY_MODEL = "*"
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-#: Headers that say where a message ends or goes; a second one would let two servers disagree about it.
-_FRAMING = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+#: Headers that say what a message is, where it ends or goes; with a second one two servers may disagree about it.
+_FRAMING = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
 #: Characters; RFC 1035 allows more, but what is longer and has no scheme is rather a key.
 _LONGEST_HOST = 80
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from time import monotonic
 
-import requests
-
 from ..endpoint import Endpoint
 from ..policy.health import ProbeResult, judge
 from .exchange import exchange, key_unavailable
@@ -26,18 +24,15 @@ class HttpProbe:
         """Probe once; `timeout_s` bounds connecting, sending and reading together. Raises nothing of the wire."""
         transport = self._transports[endpoint.name]
         target = transport.probe_target()
-        request = EndpointRequest()
-        request.method, request.url, request.path_url = "GET", target.url, target.path_url
         headers = dict(target.headers)
         began = monotonic()
         try:
             secrets = transport.authorize(headers)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
-        request.headers = requests.structures.CaseInsensitiveDict(headers)
-        received = exchange(
-            transport, request, AttemptClock(timeout_s, timeout_s), secrets, largest=_LARGEST_ANSWER
-        )
+        request = EndpointRequest.to(target, "GET", headers)
+        clock = AttemptClock(timeout_s, timeout_s)
+        received = exchange(transport, request, clock, secrets, largest=_LARGEST_ANSWER)
         if received.fault is not None:
             return ProbeResult(endpoint.name, alive=False, detail=received.shown(received.detail))
         return judge(endpoint.name, received.status, (monotonic() - began) * 1000.0)

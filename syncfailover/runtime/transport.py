@@ -98,12 +98,6 @@ class EndpointResponse(requests.Response):
         self._content_consumed = True
 
 
-class EndpointRequest(requests.PreparedRequest):
-    """A prepared request whose path and query were worked out before."""
-
-    path_url: str = ""
-
-
 class Target:
     """A path at an endpoint: its URL, and the headers that are the same every time."""
 
@@ -116,6 +110,20 @@ class Target:
         self.shown_url = url
         self.path_url = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.headers = headers
+
+
+class EndpointRequest(requests.PreparedRequest):
+    """A prepared request whose path and query were worked out before."""
+
+    path_url: str = ""
+
+    @classmethod
+    def to(cls, target: Target, method: str | None, headers: Any, body: Any = None) -> EndpointRequest:
+        """Make a request that is ready to be sent to a target."""
+        request = cls()
+        request.method, request.url, request.path_url = method, target.url, target.path_url
+        request.headers, request.body = headers, body
+        return request
 
 
 class _Fixed(NamedTuple):
