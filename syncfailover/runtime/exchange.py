@@ -162,6 +162,8 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
             return _ERRNO_WORDS[cause.errno]
         if isinstance(cause, socket.gaierror):
             return f"DNS: {cause.strerror}"
+    if any(isinstance(cause, requests.exceptions.SSLError) for cause in causes):
+        return f"TLS: {causes[-1]}"  # urllib3 1.26 compares names itself, and its error is no ssl.SSLError
     if any(isinstance(cause, requests.ConnectTimeout) for cause in causes):
         return f"connect timed out after {min(clock.connect_s, clock.timeout_s):.1f} s"
     if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes):
