@@ -1,6 +1,7 @@
 """Counters: exact under threads and faults, to the call."""
 
 import threading
+from decimal import Decimal
 from typing import Any, List
 
 from fleet import endpoints_of
@@ -42,4 +43,4 @@ def test_counters_equal_what_the_upstreams_saw(upstreams: List[FakeUpstream], ma
         assert metrics["endpoints"][name]["successful_requests"] == served
     moved = sum(1 for call in [*answered, *failed] if len({a.endpoint for a in call.attempts}) > 1)
     assert metrics["failover_count"] == moved
-    assert metrics["total_cost_usd"] == len(answered) * 0.00012
+    assert metrics["total_cost_usd"] == float(len(answered) * Decimal("0.00012"))
