@@ -15,7 +15,7 @@ from ._version import __version__
 if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
     from . import providers, testing
     from .adapter import EndpointRegistry, FailoverAdapter
-    from .chat.reply import ChatReply
+    from .completion.reply import ChatReply
     from .client import FailoverClient
     from .endpoint import Endpoint
     from .errors import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
 #: Where each exported name lives.
 _EXPORTS = {
     "adapter": ("EndpointRegistry", "FailoverAdapter"),
-    "chat.reply": ("ChatReply",),
+    "completion.reply": ("ChatReply",),
     "client": ("FailoverClient",),
     "endpoint": ("Endpoint",),
     "errors": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 from .caller import Caller
-from .chat.reply import ApiReply, ChatReply
+from .completion.reply import ApiReply, ChatReply
 from .runtime.failover import Done, Timeouts
 from .validation import reject
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Type, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
 
 from urllib3.util.retry import Retry
 
-from . import providers
+from . import providers, settings
 from .adapter import EndpointRegistry
 from .api import Chat, Embeddings, Models
 from .caller import Caller
@@ -100,6 +101,30 @@ class FailoverClient:
         fields = {name: options.pop(name) for name in list(options) if name in _ENDPOINT_FIELDS}
         exits = [emergency] if isinstance(emergency, Endpoint) else list(emergency)
         return cls([*providers.from_keys(provider, keys, **fields), *exits], **options)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> FailoverClient:
+        """Make a client of what the environment says; see `syncfailover.settings.from_env`.
+
+        Args:
+            options: keywords of the client; they win over what the environment says.
+
+        """
+        return cls._of(settings.from_env(), options)
+
+    @classmethod
+    def from_file(cls, path: Union[str, os.PathLike[str]], **options: Any) -> FailoverClient:
+        """Make a client of a TOML file; see `syncfailover.settings.from_file`."""
+        return cls._of(settings.from_file(path), options)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any], **options: Any) -> FailoverClient:
+        """Make a client of a mapping in the shape of the TOML file; see `syncfailover.settings.from_mapping`."""
+        return cls._of(settings.from_mapping(mapping), options)
+
+    @classmethod
+    def _of(cls, found: settings.Settings, options: Mapping[str, Any]) -> FailoverClient:
+        return cls(found.endpoints, **{**found.options, **options})
 
     def __repr__(self) -> str:
         return f"<FailoverClient {self.registry.snapshot()}>"

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from syncfailover.chat.reply import ApiObject, ApiReply, ChatReply
+from syncfailover.completion.reply import ApiObject, ApiReply, ChatReply
 from syncfailover.events import AttemptRecord
 
 OK = AttemptRecord("a", "ok", "ok", 200, 0.0, 12.0, 0.000012, True)
