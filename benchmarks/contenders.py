@@ -1,16 +1,10 @@
-"""Who is measured. Each runs in a process of its own, so that nobody pays for another's heap, threads or imports.
-
-`python contenders.py NAME ORIGIN...` serves one contender: it reads a number of calls per line, makes them, and
-answers with a line of JSON.
-"""
+"""Who is measured: how each is made, and what a call of it is."""
 # ruff: noqa: PLC0415 - each process imports only its own contender
 
 import json
 import os
-import sys
-import time
 
-from upstream import MODEL, TEXT
+from upstream import MODEL
 
 MESSAGES = [
     {"role": "system", "content": "You are a careful assistant. Answer in plain English, without lists."},
@@ -24,8 +18,6 @@ PAYLOAD = {"model": MODEL, "messages": MESSAGES, **OPTIONS}
 
 PATH = "/v1/chat/completions"
 _JSON = {"Content-Type": "application/json"}
-#: Untimed calls before each block: another process had the caches in between.
-WARM_UP = 3
 
 
 def _text_of(payload):
@@ -142,29 +134,29 @@ def litellm_router(origins):
     return call, lambda reply: reply.choices[0].message.content
 
 
-def _endpoints(origins):
+def endpoints_of(origins, **fields):
+    """Make three endpoints of ours with weights 3, 2, 1."""
     from syncfailover import Endpoint
 
-    prices = {MODEL: (2, 8)}
+    fields = {"max_latency_ms": 1000, "prices": {MODEL: (2, 8)}, **fields}
     return [
-        Endpoint(
-            f"relay-{n}",
-            origin + "/v1",
-            f"sk-benchmark-{n}",
-            weight=3 - n,
-            max_latency_ms=1000,
-            prices=prices,
-        )
+        Endpoint(f"relay-{n}", origin + "/v1", f"sk-benchmark-{n}", weight=3 - n, **fields)
         for n, origin in enumerate(origins)
     ]
 
 
-def client_chat(origins):
+def client_of(endpoints, **options):
+    """Make a client of ours that has found its endpoints alive."""
     from syncfailover import FailoverClient
 
-    client = FailoverClient(_endpoints(origins), model=MODEL)
+    client = FailoverClient(endpoints, model=MODEL, **options)
     if not client.wait_until_ready(5.0):
         raise RuntimeError("the monitor found nobody alive")
+    return client
+
+
+def client_chat(origins):
+    client = client_of(endpoints_of(origins))
 
     def text(reply):
         if not reply.cost_usd or len(reply.attempts) != 1:
@@ -177,13 +169,18 @@ def client_chat(origins):
 def session_post(origins):
     from syncfailover import FailoverSession
 
-    session = FailoverSession(_endpoints(origins))
+    session = FailoverSession(endpoints_of(origins))
     return lambda: session.post("/chat/completions", json=PAYLOAD), lambda reply: _text_of(reply.json())
 
 
 BASELINE = "requests.Session().post(url, json=payload)"
 CHAT = "**syncfailover** client.chat"
 SESSION = "**syncfailover** FailoverSession.post"
+PREPARED = "prepared request, HTTPAdapter.send"
+ELASTIC = "elastic-transport"
+TENACITY = "requests + tenacity"
+OPENAI = "openai SDK"
+LITELLM = "litellm Router"
 #: Without these there is nothing to compare; the others take part where they are installed.
 REQUIRED = (BASELINE, CHAT, SESSION)
 #: Name -> how it is made.
@@ -191,40 +188,11 @@ CONTENDERS = {
     BASELINE: bare_requests,
     "the same, and .json()": requests_and_json,
     "urllib3 PoolManager.request": urllib3_pool,
-    "prepared request, HTTPAdapter.send": prepared_request,
-    "elastic-transport": elastic_transport,
+    PREPARED: prepared_request,
+    ELASTIC: elastic_transport,
     CHAT: client_chat,
     SESSION: session_post,
-    "requests + tenacity": requests_and_tenacity,
-    "openai SDK": openai_sdk,
-    "litellm Router": litellm_router,
+    TENACITY: requests_and_tenacity,
+    OPENAI: openai_sdk,
+    LITELLM: litellm_router,
 }
-
-
-def serve(name, origins):
-    """Answer each number on standard input with the seconds that so many calls took, until it ends."""
-    out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library prints must not get between the answers
-    try:
-        call, text = CONTENDERS[name](origins)
-    except ImportError:
-        if name in REQUIRED:
-            raise
-        out.write(json.dumps({"missing": "not installed"}) + "\n")
-        return
-    out.write(json.dumps({}) + "\n")
-    for line in sys.stdin:
-        count = int(line)
-        for _ in range(WARM_UP):
-            call()
-        wall, cpu = time.perf_counter(), time.process_time()
-        replies = [call() for _ in range(count)]
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        wrong = sum(text(reply) != TEXT for reply in replies)
-        out.write(json.dumps({"wall": wall, "cpu": cpu, "wrong": wrong}) + "\n")
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2:])
-    sys.stderr.flush()
-    os._exit(0)  # some libraries' threads would keep it

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from contenders import WARM_UP
+from serving import WARM_UP
 
 HERE = Path(__file__).resolve().parent
 
@@ -32,40 +32,57 @@ class Spread(NamedTuple):
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-class Worker:
-    """A contender in a process of its own."""
+class Process:
+    """A program of ours that answers lines of JSON with lines of JSON; `asked` of it comes back from `answer`."""
 
-    def __init__(self, name, origins):
+    def __init__(self, name, program, *arguments):
         self.name = name
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "contenders.py"), name, *origins],
+            [sys.executable, str(HERE / program), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
-        #: Why it cannot take part; None where it can.
-        self.missing = self._answer().get("missing")
+        #: What it said when it was ready.
+        self.greeting = self.answer()
 
-    def run(self, calls):
-        """Make so many calls; return the seconds of wall clock and of CPU that they took."""
-        self._process.stdin.write(f"{calls}\n")
-        answer = self._answer()
-        if answer["wrong"]:
-            raise SystemExit(
-                f"{self.name}: {answer['wrong']} of {calls} replies were not what the upstream sends"
-            )
-        return answer["wall"], answer["cpu"]
+    def ask(self, **question):
+        """Send a question; the answer may be fetched later."""
+        self._process.stdin.write(json.dumps(question) + "\n")
+
+    def answer(self):
+        """Wait for the next answer."""
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: its process died; the message is above")
+        return json.loads(line)
 
     def close(self):
         self._process.stdin.close()
         self._process.wait(timeout=30)
 
-    def _answer(self):
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name}: the contender's process died; its message is above")
-        return json.loads(line)
+
+class Worker(Process):
+    """A contender in a process of its own."""
+
+    def __init__(self, name, origins):
+        super().__init__(name, "serving.py", name, *origins)
+        #: Why it cannot take part; None where it can.
+        self.missing = self.greeting.get("missing")
+        #: Lines "connection pool is full" of urllib3 so far.
+        self.discards = 0
+
+    def run(self, calls, threads=1):
+        """Have each of the threads make so many calls; return the seconds of wall clock and of CPU that all took."""
+        self.ask(calls=calls, threads=threads)
+        answer = self.answer()
+        if answer["wrong"]:
+            raise SystemExit(
+                f"{self.name}: {answer['wrong']} of {calls * threads} replies were not what the upstream sends"
+            )
+        self.discards = answer["discards"]
+        return answer["wall"], answer["cpu"]
 
 
 def workers_for(names, origins):
@@ -75,21 +92,19 @@ def workers_for(names, origins):
     return [worker for worker in workers if not worker.missing], absent
 
 
-def verify(upstream, names, calls):
+def verify(upstream, names, calls, threads=1):
     """Check by the upstream's own log that a call is one request; return per contender how many each origin served."""
     served = {}
     workers, _ = workers_for(names, upstream.origins)
     for worker in workers:
-        before = upstream.served()
-        worker.run(calls)
-        expected = sum(before) + calls + WARM_UP
+        before, asked = upstream.served(), threads * (calls + WARM_UP)
+        worker.run(calls, threads)
+        expected = sum(before) + asked
         after = upstream.served(expected)
         served[worker.name] = [now - then for now, then in zip(after, before)]
         worker.close()
         if sum(after) != expected:
-            raise SystemExit(
-                f"{worker.name}: {calls + WARM_UP} calls, but the upstream served {served[worker.name]}"
-            )
+            raise SystemExit(f"{worker.name}: {asked} calls, but the upstream served {served[worker.name]}")
     return served
 
 

@@ -39,7 +39,8 @@ def head(command):
         f"    {command}",
         "",
         "Contenders take turns in small blocks, each in its own process; a ratio is taken within its round, and the",
-        "table shows the median of all rounds with the middle half of them in brackets. Smaller is better.",
+        "table shows the median of all rounds with the middle half of them in brackets. Smaller is better, unless a",
+        "part says otherwise.",
         "",
     ]
 
@@ -62,11 +63,9 @@ def calls(ratios, baseline_ms, absent, served):
             lines.append(f"| {name} | {absent[name]} | | | |")
             continue
         limit = CALL_LIMITS.get(name)
-        over = _over(limit, ratios[name])
+        over = over_limit(limit, ratios[name])
         missed += [f"{name}: {what}" for what in over]
-        lines.append(
-            _row(name, *ratios[name], "" if limit is None else f"{limit:.2f}", _verdict(limit, over))
-        )
+        lines.append(row(name, *ratios[name], "" if limit is None else f"{limit:.2f}", verdict(limit, over)))
     spread_over = ", ".join(str(count) for count in served.get(contenders.CHAT, ()))
     lines += [
         "",
@@ -95,10 +94,10 @@ def importing(ratios, baseline_ms, absent):
             lines.append(f"| `import {name}` | {absent[name]} | | | |")
             continue
         limit = IMPORT_LIMIT if name == "syncfailover" else None
-        over = _over(limit, ratios[name])
+        over = over_limit(limit, ratios[name])
         missed += [f"import {name}: {what}" for what in over]
         shown = "" if limit is None else f"{limit:.2f}"
-        lines.append(_row(f"`import {name}`", *ratios[name], shown, _verdict(limit, over)))
+        lines.append(row(f"`import {name}`", *ratios[name], shown, verdict(limit, over)))
     return Section([*lines, ""], missed)
 
 
@@ -134,23 +133,23 @@ def choices(micros, ratios):
         ]
         missed += over
         lines.append(
-            _row(
+            row(
                 label,
                 f"{one.median:.1f} ({one_public.median:.1f})",
                 f"{ratios[label, few][0].median:.1f}",
                 f"{all_of.median:.1f} ({all_public.median:.1f})",
                 f"x{growth:.1f}",
-                _verdict(1, over),
+                verdict(1, over),
             )
         )
     return Section([*lines, ""], missed)
 
 
-def _row(*cells):
+def row(*cells):
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def _over(limit, spreads):
+def over_limit(limit, spreads):
     """Say which of wall and CPU are beyond the limit."""
     named = zip(("wall", "CPU"), spreads)
     return [
@@ -160,7 +159,7 @@ def _over(limit, spreads):
     ]
 
 
-def _verdict(limit, over):
+def verdict(limit, over):
     return "" if limit is None else "missed" if over else "kept"
 
 

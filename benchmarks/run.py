@@ -14,39 +14,49 @@ sys.path.insert(1, str(measure.HERE.parent))  # the checkout, also where nothing
 
 import choosing
 import contenders
+import drill
+import idle
 import imports
+import options
 import report
+import report_service
+import threads
 from upstream import NginxMissing, Upstream
 
-_PARTS = ("calls", "imports", "choosing")
+_PARTS = ("calls", "imports", "choosing", "threads", "options", "idle", "drill")
+_DRILL = drill.ALL_FAULTS, drill.FULL
+_QUICK_DRILL = ("kill", "hang"), drill.QUICK
 _RESULTS = measure.HERE / "RESULTS.md"
 
 
 def main(arguments):
     """Measure, show and write; return the exit code."""
-    options = _parser().parse_args(arguments)
-    parts = options.only or _PARTS
+    chosen = _parser().parse_args(arguments)
+    parts = chosen.only or _PARTS
     _leave_environment_behind()
-    sections = []
+    measured = {
+        "calls": lambda quick: _calls(*(12, 20) if quick else (120, 50), names=chosen.contender),
+        "imports": lambda quick: _imports(7 if quick else 41),
+        "choosing": lambda quick: _choosing(7 if quick else 41),
+        "threads": lambda quick: _threads(5 if quick else 31),
+        "options": lambda quick: _options(*(12, 20) if quick else (240, 50)),
+        "idle": lambda quick: _idle(*(10, 500, 2_000) if quick else (60, idle.SETTLED, idle.PROBES)),
+        "drill": lambda quick: _drill(*(_QUICK_DRILL if quick else _DRILL)),
+    }
     try:
-        if "calls" in parts:
-            sections.append(_calls(*(12, 20) if options.quick else (120, 50), names=options.contender))
+        sections = [measured[part](chosen.quick) for part in _PARTS if part in parts]
     except NginxMissing as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    if "imports" in parts:
-        sections.append(_imports(7 if options.quick else 41))
-    if "choosing" in parts:
-        sections.append(_choosing(7 if options.quick else 41))
     command = " ".join(["python benchmarks/run.py", *arguments])
     text = "\n".join([*report.head(command), *(line for section in sections for line in section.lines)])
     sys.stdout.write(text)
-    if not (options.quick or options.only or options.contender):
+    if not (chosen.quick or chosen.only or chosen.contender):
         _RESULTS.write_text(text, encoding="utf-8")
     missed = [line for section in sections for line in section.missed]
     for line in missed:
         sys.stderr.write(f"limit missed: {line}\n")
-    return 1 if missed and options.check else 0
+    return 1 if missed and chosen.check else 0
 
 
 def _calls(rounds, block, names=None):
@@ -90,6 +100,62 @@ def _choosing(rounds):
     measure.rounds_of(cases, 1)
     results = measure.rounds_of(cases, rounds)
     return report.choices(measure.absolute(results), measure.ratios(results, (choosing.YARDSTICK, 0)))
+
+
+def _threads(rounds):
+    ratios, per_second, discards = {}, {}, {}
+    for count in threads.COUNTS:
+        _say(f"{count} threads: checking that each call is one request ...")
+        with Upstream(logged=True) as upstream:
+            threads.verify(upstream, count)
+        _say(f"{count} threads: {rounds} rounds ...")
+        with Upstream() as upstream:
+            workers, absent = measure.workers_for(threads.NAMES, upstream.origins)
+            try:
+                measures = threads.measures(workers, count)
+                measure.rounds_of(measures, 1)
+                results = measure.rounds_of(measures, rounds)
+            finally:
+                for worker in workers:
+                    worker.close()
+        ratios[count] = measure.ratios(results, contenders.BASELINE)
+        per_second[count] = measure.absolute(results)
+        discards[count] = {worker.name: worker.discards for worker in workers}
+    return report_service.sharing(ratios, per_second, discards, absent)
+
+
+def _options(rounds, block):
+    names = list(options.WITH_OPTIONS)
+    _say(f"options: {rounds} rounds of {block} calls each ...")
+    with Upstream() as upstream:
+        workers, _ = measure.workers_for(names, upstream.origins)
+        try:
+            blocks = {worker.name: lambda worker=worker: worker.run(block) for worker in workers}
+            measure.rounds_of(blocks, 1)
+            results = measure.rounds_of(blocks, rounds)
+        finally:
+            for worker in workers:
+                worker.close()
+    each = {
+        name: [(wall / block * 1e3, cpu / block * 1e3) for wall, cpu in of] for name, of in results.items()
+    }
+    ratios = measure.ratios(results, options.PLAIN)
+    return report_service.switched_on(ratios, measure.absolute(each)[options.PLAIN])
+
+
+def _idle(seconds, settled, probes):
+    _say(f"idle: CPU over {seconds} s ...")
+    with Upstream() as upstream:
+        share = idle.cpu_share(upstream.origins, seconds)
+    _say(f"idle: memory over {probes:,} probes ...")
+    with Upstream(logged=True) as upstream:
+        memory = idle.growth(upstream, settled, probes)
+    return report_service.idling(share, seconds, memory, (settled, probes))
+
+
+def _drill(faults, times):
+    _say(f"the drill: {len(faults)} faults, {times.end:g} s each and contender ...")
+    return report_service.drilling(drill.run_all(drill.ALL_NAMES, faults, times), times)
 
 
 def _leave_environment_behind():

@@ -52,7 +52,7 @@ _CONFIG = """
 worker_processes 1;
 pid nginx.pid;
 error_log error.log;
-events {{ worker_connections 512; }}
+events {{ worker_connections 1024; }}
 http {{
     log_format asked '$request_method $uri $server_port $status';
     access_log {access_log};
@@ -124,6 +124,10 @@ class Upstream:
             if sum(counts) >= at_least or time.monotonic() > until:
                 return counts
             time.sleep(0.02)
+
+    def probed(self):
+        """Return how many health checks were served so far."""
+        return self._log.read_text().count("GET /health ")
 
     def _wait(self):
         until = time.monotonic() + 5.0

@@ -15,8 +15,9 @@ from ._version import __version__
 if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
     from . import providers, testing
     from .adapter import EndpointRegistry, FailoverAdapter
-    from .completion.reply import ChatReply
     from .client import FailoverClient
+    from .completion.reply import ChatReply
+    from .default import chat, default_client
     from .endpoint import Endpoint
     from .errors import (
         AllEndpointsFailed,
@@ -44,15 +45,16 @@ if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
     from .policy.health import HealthStatus, ProbeResult
     from .policy.retry import FailoverRetry
     from .runtime.breaker import CircuitBreaker
-    from .runtime.failover import Timeouts
     from .runtime.monitor import HealthMonitor
+    from .runtime.timeouts import Timeouts
     from .session import FailoverSession
 
 #: Where each exported name lives.
 _EXPORTS = {
     "adapter": ("EndpointRegistry", "FailoverAdapter"),
-    "completion.reply": ("ChatReply",),
     "client": ("FailoverClient",),
+    "completion.reply": ("ChatReply",),
+    "default": ("chat", "default_client"),
     "endpoint": ("Endpoint",),
     "errors": (
         "AllEndpointsFailed",
@@ -80,8 +82,8 @@ _EXPORTS = {
     "policy.health": ("HealthStatus", "ProbeResult"),
     "policy.retry": ("FailoverRetry",),
     "runtime.breaker": ("CircuitBreaker",),
-    "runtime.failover": ("Timeouts",),
     "runtime.monitor": ("HealthMonitor",),
+    "runtime.timeouts": ("Timeouts",),
     "session": ("FailoverSession",),
 }
 _MODULE_OF: Dict[str, str] = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -127,6 +129,8 @@ __all__ = [
     "Timeouts",
     "WeightedRoundRobin",
     "__version__",
+    "chat",
+    "default_client",
     "providers",
     "testing",
 ]

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterator, Mapping, Optional, Union, cast
+from typing import Any, Dict, Iterator, Mapping, Optional, cast
 
 import requests
 from requests.adapters import BaseAdapter
 from requests.utils import rewind_body
-from urllib3.util.retry import Retry
 
 from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
 from .policy.received import REDIRECTED, UNREPEATABLE, Received
-from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
-from .runtime.failover import Call, Done, Timeouts, run
-from .runtime.metrics import Metrics
+from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
-from .runtime.transport import EndpointRequest, Transports
+from .runtime.target import EndpointRequest
+from .runtime.terms import Terms
+from .runtime.transport import EndpointTransport, Transports
 from .runtime.wire import AttemptClock
 from .validation import reject
 
@@ -63,12 +62,11 @@ class FailoverAdapter(BaseAdapter):
     Args:
         registry: whom to ask for endpoints.
         prefix: the URLs that this adapter is mounted for.
-        timeout: seconds for a whole call where the request names none, or `Timeouts`.
-        max_retries: further attempts after the first, or a urllib3 `Retry`.
         probe_when: "always", "idle" or "never"; the health monitor starts with the first request.
-        metrics: where calls are counted; None makes its own.
+        terms: those of a client, to share with its counters; None makes them of `options`.
         transports: connections to share; None makes its own.
         monitor: a monitor to share; None makes its own, which `close` ends.
+        options: `timeout`, `max_retries`, `queue_timeout`, `hedge_after`, `budget_usd`, as for `FailoverClient`.
 
     """
 
@@ -77,26 +75,26 @@ class FailoverAdapter(BaseAdapter):
         registry: Registry,
         prefix: str,
         *,
-        timeout: Union[float, Timeouts] = 30.0,
-        max_retries: Union[int, Retry] = 3,
         probe_when: str = "always",
-        metrics: Optional[Metrics] = None,
+        terms: Optional[Terms] = None,
         transports: Optional[Transports] = None,
         monitor: Optional[HealthMonitor] = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         self.registry = registry
         self.prefix = base_url(prefix, "prefix") + "/"
-        self.metrics = Metrics() if metrics is None else metrics
         self.origin = origin(self.prefix)
-        self._timeouts = Timeouts.from_value(timeout)
-        self._retry = FailoverRetry.from_value(max_retries)
+        self.terms = Terms.of(registry, options) if terms is None else terms
+        self._owns_terms = terms is None
         self.transports = Transports(registry.endpoints) if transports is None else transports
         self._owns_transports = transports is None
         self.monitor = monitor or HealthMonitor.shared(registry, self.transports, probe_when, self)
         self._owns_monitor = monitor is None
         self._closed = False
-        self._maps_models = any(endpoint.models is not None for endpoint in registry.endpoints)
+        self._reads_bodies = any(
+            endpoint.models or endpoint.call_path or endpoint.fields for endpoint in registry.endpoints
+        )
 
     def send(
         self,
@@ -110,24 +108,26 @@ class FailoverAdapter(BaseAdapter):
         """Send a prepared request to endpoints until one answers; TLS and proxies are each endpoint's own."""
         self.monitor.start()
         path = (request.url or "")[len(self.prefix) :]
-        body = _Body(request, self._maps_models)
-        timeouts = self._timeouts if timeout is None else self._timeouts.changed(timeout)
+        body = _Body(request, parsed=self._reads_bodies)
+        timeouts = self.terms.timeouts_for(timeout)
         expects = (
             None if stream or body.asks_for_a_stream(request) else EXPECTS.get("/" + path.split("?", 1)[0])
         )
         model = (
             body.model if body.model is None or self.registry.serves(body.model) else _unserved(body.model)
         )
-        call = Call(model, expects, self._retry, timeouts, request.method or "GET")
+        call = Call(model, expects, timeouts, request.method or "GET")
         door = _SessionDoor(self, request, path, body, stream=stream)
-        done = run(self.registry, door, call, self.metrics)
+        done = run(self.registry, door, call, self.terms)
         received = done.received
         http_error = received is not None and received.fault is None and received.status >= 300
         if done.error is not None and not http_error:
             raise without_key(done.error)
-        return self._handed_over(request, done)
+        return self._handed_over(request, done, model)
 
-    def _handed_over(self, request: requests.PreparedRequest, done: Done) -> requests.Response:
+    def _handed_over(
+        self, request: requests.PreparedRequest, done: Done, model: Optional[str]
+    ) -> requests.Response:
         """Take from a response what is the endpoint's alone: its key, and its cookies, which the session would keep."""
         response: Any = None if done.received is None else done.received.response
         _ = response.cookies  # read while they are still there
@@ -135,9 +135,8 @@ class FailoverAdapter(BaseAdapter):
         if original is not None and "Set-Cookie" in original.msg:
             del original.msg["Set-Cookie"]
         endpoint = self.registry[done.ledger[-1].endpoint]
-        response.url = (
-            self.transports[endpoint.name].target((request.url or "")[len(self.prefix) :]).shown_url
-        )
+        path = (request.url or "")[len(self.prefix) :]
+        response.url = self.transports[endpoint.name].target(path, endpoint.serves(model)).shown_url
         response.request = request  # as the caller prepared it
         response.endpoint, response.attempts = endpoint.name, done.ledger
         response.connection = self  # for hooks that send again, as digest authentication does
@@ -150,6 +149,8 @@ class FailoverAdapter(BaseAdapter):
         self._closed = True
         if self._owns_monitor:
             self.monitor.leave(self)
+        if self._owns_terms:
+            self.terms.close()
         if self._owns_transports:
             self.transports.close()
 
@@ -171,25 +172,27 @@ class _SessionDoor:
         self._path = path
         self._body = body
         self._stream = stream
+        self.hedges = body.is_fixed and not stream
 
     def send(self, attempt: Attempt, connect_s: float) -> Received:
         """Send to the attempt's endpoint, with its URL and its key."""
         endpoint = attempt.endpoint
         transport = self._adapter.transports[endpoint.name]
-        target = transport.target(self._path)
+        model = endpoint.serves(attempt.model)
+        target = transport.target(self._path, model)
         headers = self._request.headers.copy()
         keyless = endpoint.api_key is None and not endpoint.headers
         if not (keyless and endpoint.origin == self._adapter.origin):
             for name in _BOUND_TO_ORIGIN:
                 headers.pop(name, None)
-        headers.update(transport.own_headers)
+        headers.update(target.own)
         try:
-            secrets = transport.authorize(headers)
+            secrets = transport.authorize(headers, target)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
-        body = self._body.for_endpoint(endpoint.serves(attempt.model), headers)
+        body = self._body.for_endpoint(model, transport, headers)
         request = EndpointRequest.to(target, self._request.method, headers, body)
-        clock = AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
+        clock = AttemptClock.of(attempt, connect_s)
         received = exchange(transport, request, clock, secrets, stream=self._stream)
         if self._stream:
             clock.extend(attempt.call_left_s)
@@ -206,28 +209,34 @@ def _kept_at_home(received: Received) -> Received:
 
 
 class _Body:
-    """A request's body, ready to be sent again if it can be, with the model name that each endpoint knows."""
+    """A request's body, ready to be sent again if it can be, with the model name and fields that each endpoint knows."""
 
-    def __init__(self, request: requests.PreparedRequest, maps_models: bool) -> None:
+    def __init__(self, request: requests.PreparedRequest, *, parsed: bool) -> None:
         body = request.body
         self._request = request
         self._sent = False
-        self._fixed = body is None or isinstance(body, (bytes, str))
+        #: Whether it is all in memory, to be sent as often as need be.
+        self.is_fixed = body is None or isinstance(body, (bytes, str))
         self._rewinds = getattr(request, "_body_position", None)
         self._json: Optional[Dict[str, Any]] = None
-        if maps_models and self._fixed and body:
+        if parsed and self.is_fixed and body:
             self._json = _json_object(body)
         model = None if self._json is None else self._json.get("model")
         #: The model that the request names; None where it names none or nobody maps names.
         self.model: Optional[str] = model if isinstance(model, str) else None
 
-    def for_endpoint(self, model: Optional[str], headers: Any) -> Any:
+    def for_endpoint(self, model: Optional[str], transport: EndpointTransport, headers: Any) -> Any:
         """Return the body to send, from its beginning."""
-        if self._json is not None and self.model is not None and model and model != self.model:
-            body = json.dumps({**self._json, "model": model}).encode()
+        payload = self._json
+        if payload is not None and self.model is not None:
+            if model and model != self.model:
+                payload = {**payload, "model": model}
+            payload = transport.accepted(payload)
+        if payload is not None and payload is not self._json:
+            body = json.dumps(payload).encode()
             headers["Content-Length"] = str(len(body))
             return body
-        if self._fixed:
+        if self.is_fixed:
             return self._request.body
         if self._sent and isinstance(self._rewinds, int):
             rewind_body(self._request)
@@ -238,7 +247,7 @@ class _Body:
 
     def judged(self, received: Received) -> Received:
         """Say of a failed attempt that there will be no other, if the body is gone."""
-        gone = self._sent and not self._fixed and not isinstance(self._rewinds, int)
+        gone = self._sent and not self.is_fixed and not isinstance(self._rewinds, int)
         failed = received.fault is not None or received.status >= 408
         if not (gone and failed):
             return received

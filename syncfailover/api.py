@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Hashable, List, Mapping, Optional, Sequence, Union, cast
 
 from .caller import Caller
 from .completion.reply import ApiReply, ChatReply
-from .runtime.failover import Done, Timeouts
+from .runtime.failover import Done
+from .runtime.timeouts import Timeouts
 from .validation import reject
 
 
@@ -25,6 +26,7 @@ class Chat:
         messages: Optional[Sequence[Mapping[str, Any]]] = None,
         model: Optional[str] = None,
         timeout: Union[float, Timeouts, None] = None,
+        affinity: Optional[Hashable] = None,
         **params: Any,
     ) -> ChatReply:
         """Ask for one whole answer.
@@ -34,6 +36,8 @@ class Chat:
             messages: the list under the name that it has in the API; one of the two is given.
             model: the caller's name for the model; the client's own where None.
             timeout: seconds for the whole call, or `Timeouts`.
+            affinity: names the conversation (a user, a session): its calls stay at one endpoint, whose prompt cache
+                knows it, while that is eligible.
             params: any other field of a chat completion (`temperature`, `tools`, ...).
 
         Raises:
@@ -49,6 +53,7 @@ class Chat:
             messages=_messages(prompt if messages is None else messages),
             model=model,
             timeout=timeout,
+            affinity=affinity,
             **params,
         )
 
@@ -65,11 +70,13 @@ class Completions:
         messages: Sequence[Mapping[str, Any]],
         model: Optional[str] = None,
         timeout: Union[float, Timeouts, None] = None,
+        affinity: Optional[Hashable] = None,
         **params: Any,
     ) -> ChatReply:
         """Ask for one whole answer; see `Chat.__call__`."""
         params = {"messages": _messages(messages), **_checked_params(params)}
-        done = self._caller.post("chat/completions", "choices", model, timeout, params)
+        home = None if affinity is None else _checked_affinity(affinity)
+        done = self._caller.post("chat/completions", "choices", model, timeout, params, home)
         return ChatReply(_payload(done), **_story(done))
 
 
@@ -106,7 +113,15 @@ class Models:
 
 
 #: Words that mean something to this package; they must not reach a provider as a field of the payload.
-_NOT_YET = ("stream", "affinity", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
+_NOT_YET = ("stream", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
+
+
+def _checked_affinity(affinity: Any) -> Hashable:
+    try:
+        hash(affinity)
+    except TypeError:
+        raise reject("affinity", affinity, "something hashable, such as a user's id") from None
+    return cast("Hashable", affinity)
 
 
 def _checked_params(params: Dict[str, Any]) -> Dict[str, Any]:

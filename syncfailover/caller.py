@@ -8,13 +8,13 @@ from typing import Any, Dict, Mapping, Optional
 from .errors import ClientClosed, ConfigurationError
 from .policy.node import Attempt
 from .policy.received import Received
-from .policy.retry import FailoverRetry
 from .runtime.exchange import exchange, key_unavailable, without_key
-from .runtime.failover import Call, Done, Timeouts, run
-from .runtime.metrics import Metrics
+from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
-from .runtime.transport import EndpointRequest, Transports
+from .runtime.target import EndpointRequest
+from .runtime.terms import Terms
+from .runtime.transport import Transports
 from .runtime.wire import AttemptClock
 from .validation import reject, text
 
@@ -29,16 +29,13 @@ class Caller:
         registry: Registry,
         transports: Transports,
         monitor: HealthMonitor,
-        retry: FailoverRetry,
-        timeouts: Timeouts,
+        terms: Terms,
         model: Optional[str],
     ) -> None:
         self.registry = registry
         self.transports = transports
         self.monitor = monitor
-        self.retry = retry
-        self.timeouts = timeouts
-        self.metrics = Metrics()
+        self.terms = terms
         self.closed = False
         self._model = model
         if model is not None:
@@ -50,7 +47,13 @@ class Caller:
             raise ClientClosed("this FailoverClient is closed")
 
     def post(
-        self, path: str, expects: str, model: Optional[str], timeout: Any, params: Dict[str, Any]
+        self,
+        path: str,
+        expects: str,
+        model: Optional[str],
+        timeout: Any,
+        params: Dict[str, Any],
+        affinity: Any = None,
     ) -> Done:
         """Send a payload to whichever endpoint can answer, under the name that it has for the model."""
         self.check_open()
@@ -60,17 +63,21 @@ class Caller:
         if model is not None:
             self._check_model(model)
         rest = _serialized(params)
-        return self._run(_ApiDoor(self.transports, "POST", path, rest), expects, chosen, timeout)
+        door = _ApiDoor(self.transports, "POST", path, rest, params)
+        return self._run(door, expects, chosen, timeout, affinity)
 
     def get(self, path: str, expects: str, timeout: Any) -> Done:
         """Read something from whichever endpoint can answer."""
         self.check_open()
         return self._run(_ApiDoor(self.transports, "GET", path, None), expects, None, timeout)
 
-    def _run(self, door: _ApiDoor, expects: str, model: Optional[str], timeout: Any) -> Done:
+    def _run(
+        self, door: _ApiDoor, expects: str, model: Optional[str], timeout: Any, affinity: Any = None
+    ) -> Done:
         self.monitor.start()
-        timeouts = self.timeouts if timeout is None else self.timeouts.changed(timeout)
-        done = run(self.registry, door, Call(model, expects, self.retry, timeouts, door.method), self.metrics)
+        terms = self.terms
+        call = Call(model, expects, terms.timeouts_for(timeout), door.method, affinity)
+        done = run(self.registry, door, call, terms)
         if done.error is not None:
             raise without_key(done.error)
         return done
@@ -84,33 +91,46 @@ class Caller:
 class _ApiDoor:
     """Sends one API call to the endpoint of an attempt."""
 
-    __slots__ = ("_path", "_rest", "_transports", "method")
+    __slots__ = ("_params", "_path", "_rest", "_transports", "method")
 
-    def __init__(self, transports: Transports, method: str, path: str, rest: Optional[bytes]) -> None:
+    hedges = True
+
+    def __init__(
+        self,
+        transports: Transports,
+        method: str,
+        path: str,
+        rest: Optional[bytes],
+        params: Dict[str, Any] = {},  # noqa: B006 - never changed
+    ) -> None:
         self._transports = transports
         self.method = method
         self._path = path
         self._rest = rest
+        self._params = params
 
     def send(self, attempt: Attempt, connect_s: float) -> Received:
-        """Send to the attempt's endpoint; only the model's name differs from one endpoint to the next."""
+        """Send to the attempt's endpoint, under its name for the model, and without fields that it refuses."""
         endpoint = attempt.endpoint
         transport = self._transports[endpoint.name]
-        target = transport.target(self._path)
+        model = endpoint.serves(attempt.model)
+        target = transport.target(self._path, model)
         headers: Dict[str, str] = target.headers.copy()
         try:
-            secrets = transport.authorize(headers)
+            secrets = transport.authorize(headers, target)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return key_unavailable(error)
         body = None
         if self._rest is not None:
-            name = _ENCODER.encode(endpoint.serves(attempt.model)).encode()
-            body = b'{"model":' + name + self._rest
+            rest = self._rest
+            if endpoint.fields is not None:
+                accepted = transport.accepted(self._params)
+                rest = rest if accepted is self._params else _serialized(accepted)
+            body = b'{"model":' + _ENCODER.encode(model).encode() + rest
             headers["Content-Type"] = _JSON
             headers["Content-Length"] = str(len(body))
         request = EndpointRequest.to(target, self.method, headers, body)
-        clock = AttemptClock(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
-        return exchange(transport, request, clock, secrets)
+        return exchange(transport, request, AttemptClock.of(attempt, connect_s), secrets)
 
 
 def _plain(value: Any) -> Any:

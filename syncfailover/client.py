@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
 
 from urllib3.util.retry import Retry
 
-from . import providers, settings
+from . import providers
 from .adapter import EndpointRegistry
 from .api import Chat, Embeddings, Models
 from .caller import Caller
 from .endpoint import Endpoint
 from .endpoint_fields import ApiKey
 from .policy.health import HealthStatus
-from .policy.retry import FailoverRetry
 from .policy.snapshot import Snapshot
 from .runtime.dispatch import Callback
-from .runtime.failover import Timeouts
+from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
+from .runtime.terms import Terms
+from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .session import FailoverSession, registry_from
 from .validation import number
+
+if TYPE_CHECKING:
+    from . import settings
 
 
 class FailoverClient:
@@ -40,6 +44,13 @@ class FailoverClient:
             `pick(candidates) -> candidate`.
         timeout: seconds for a whole call, all attempts and waits together, or `Timeouts`.
         max_retries: further attempts after the first, or a urllib3 `Retry`, or a `FailoverRetry`.
+        queue_timeout: seconds that a call may wait in line while nobody can serve it, first come first served; 0 for
+            not at all. How many may wait is the registry's `queue_size`.
+        hedge_after: ask a second endpoint where the first has not answered after so many milliseconds, or ("p95")
+            after longer than 19 of 20 recent calls took; the first good answer counts. At most one call in twenty is
+            hedged. None for never.
+        budget_usd: what all calls together may cost; a call that would begin beyond it is refused. Only what has a
+            price counts. None for no limit.
         probe_interval: seconds between health checks of one endpoint.
         probe_timeout: seconds for one health check.
         probe_when: "always"; "idle" leaves out an endpoint that served a call within the interval; "never".
@@ -58,6 +69,9 @@ class FailoverClient:
         balancer: Any = None,
         timeout: Union[float, Timeouts] = 30.0,
         max_retries: Union[int, Retry] = 3,
+        queue_timeout: float = 0.0,
+        hedge_after: HedgeAfter = None,
+        budget_usd: Optional[float] = None,
         probe_interval: float = 2.0,
         probe_timeout: float = 1.0,
         probe_when: str = "always",
@@ -69,9 +83,16 @@ class FailoverClient:
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
         transports = Transports(self.registry.endpoints)
-        retry, timeouts = FailoverRetry.from_value(max_retries), Timeouts.from_value(timeout)
+        terms = Terms(
+            self.registry,
+            timeout=timeout,
+            max_retries=max_retries,
+            queue_timeout=queue_timeout,
+            hedge_after=hedge_after,
+            budget_usd=budget_usd,
+        )
         self._monitor = HealthMonitor.shared(self.registry, transports, probe_when, self)
-        self._caller = Caller(self.registry, transports, self._monitor, retry, timeouts, model)
+        self._caller = Caller(self.registry, transports, self._monitor, terms, model)
         self._session: Optional[FailoverSession] = None
         #: `client.chat("text")`, `client.chat([messages])`, `client.chat.completions.create(...)`
         self.chat = Chat(self._caller)
@@ -110,16 +131,22 @@ class FailoverClient:
             options: keywords of the client; they win over what the environment says.
 
         """
+        from . import settings  # noqa: PLC0415 - most clients are made in code
+
         return cls._of(settings.from_env(), options)
 
     @classmethod
     def from_file(cls, path: Union[str, os.PathLike[str]], **options: Any) -> FailoverClient:
         """Make a client of a TOML file; see `syncfailover.settings.from_file`."""
+        from . import settings  # noqa: PLC0415 - most clients are made in code
+
         return cls._of(settings.from_file(path), options)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], **options: Any) -> FailoverClient:
         """Make a client of a mapping in the shape of the TOML file; see `syncfailover.settings.from_mapping`."""
+        from . import settings  # noqa: PLC0415 - most clients are made in code
+
         return cls._of(settings.from_mapping(mapping), options)
 
     @classmethod
@@ -137,10 +164,8 @@ class FailoverClient:
         if self._session is None:
             self._session = FailoverSession(
                 self.registry,
-                timeout=caller.timeouts,
-                max_retries=caller.retry,
+                terms=caller.terms,
                 transports=caller.transports,
-                metrics=caller.metrics,
                 monitor=self._monitor,
             )
         return self._session
@@ -152,11 +177,14 @@ class FailoverClient:
     def metrics(self) -> Dict[str, Any]:
         """Return the counters of all calls so far, as one consistent dictionary.
 
-        `total_requests`, `successful_requests`, `failed_requests`, `failover_count`, `success_rate`,
-        `failover_rate`, `average_latency_ms`, `total_cost_usd`, `unpriced_requests`, `uptime_hours`, and
-        `endpoints` with the share of each, where requests are attempts: a call that failed over counts at each.
+        `total_requests`, `successful_requests`, `failed_requests`, `failover_count` (calls that left an endpoint
+        which had failed), `success_rate` and `failover_rate` (0 to 1), `average_latency_ms` and `p50_latency_ms`,
+        `p95_latency_ms`, `p99_latency_ms` (within 1 %), `total_cost_usd`, `uptime_hours` (since the client was made),
+        `unpriced_requests` (answered, but at a price that is not known), `hedged_requests`, and `endpoints`: the same
+        for each, where requests are attempts, a call that failed over counts at each endpoint that it asked, and
+        `uptime_hours` is how long the endpoint was up; `outcomes` counts them by name.
         """
-        return self._caller.metrics.read()
+        return self._caller.terms.metrics.read()
 
     def wait_until_ready(self, timeout: float = 5.0) -> bool:
         """Wait until a health check found an endpoint alive, at most `timeout` seconds; tell whether one did."""
@@ -186,6 +214,7 @@ class FailoverClient:
             return
         self._caller.closed = True
         self._monitor.leave(self)
+        self._caller.terms.close()
         if self._session is not None:
             self._session.close()
         self._caller.transports.close()

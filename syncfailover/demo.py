@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Set, TextIO, Tuple, Union
 
 from .client import FailoverClient
-from .endpoint import Endpoint
+from .embedded import MODEL, NAMES, embedded_upstreams, endpoints_of
 from .errors import FailoverError
 from .events import Event
 from .live_table import Board, Canvas, LiveView, PlainView, Row, View
@@ -21,9 +21,6 @@ from .tally import Called, Tally, closing_table, listed, objections, verdict
 from .testing import FakeUpstream
 from .text_table import plain, width_of
 
-MODEL = "gpt-4.1"
-#: USD per million tokens, input and output.
-_PRICE = (2.0, 8.0)
 _QUESTION = "Explain failover in two sentences."
 _ANSWER = "When one endpoint fails, the next one answers. The caller notices nothing but a few milliseconds."
 
@@ -33,18 +30,6 @@ _FRAME_S = 0.2
 _GRACE_S = 5.0
 #: Far above what an upstream takes: the killed one refuses at once, and a busy machine must not look like a death.
 _PROBE_TIMEOUT_S = 1.0
-
-
-class Role(NamedTuple):
-    """One endpoint of the play."""
-
-    name: str
-    weight: int
-    delay_s: float
-
-
-CAST = (Role("alpha", 3, 0.030), Role("beta", 2, 0.040), Role("gamma", 1, 0.050))
-NAMES = tuple(role.name for role in CAST)
 
 
 class Plan(NamedTuple):
@@ -86,10 +71,7 @@ def run(plan: Plan, out: TextIO, *, live: bool) -> int:
         "syncfailover demo: three endpoints on this machine, real calls over real sockets, no key needed\n\n"
     )
     with ExitStack() as stack:
-        upstreams = {
-            role.name: stack.enter_context(FakeUpstream(role.name, text=_ANSWER, delay_s=role.delay_s))
-            for role in CAST
-        }
+        upstreams = stack.enter_context(embedded_upstreams(_ANSWER))
         client = stack.enter_context(_client(plan, upstreams))
         view: View = LiveView(stack.enter_context(Canvas(out))) if live else PlainView(out)
         show = Show(plan, upstreams, client, view)
@@ -106,20 +88,8 @@ def _close(tally: Tally, out: TextIO) -> None:
 
 
 def _client(plan: Plan, upstreams: Dict[str, FakeUpstream]) -> FailoverClient:
-    endpoints = [
-        Endpoint(
-            role.name,
-            upstreams[role.name].url,
-            auth="none",
-            weight=role.weight,
-            prices={MODEL: _PRICE},
-            max_latency_ms=1000.0,  # a machine under load is not what this is about
-            proxies={},  # whatever the environment says: it is this machine
-        )
-        for role in CAST
-    ]
     return FailoverClient(
-        endpoints,
+        endpoints_of(upstreams),
         model=MODEL,
         timeout=5.0,
         probe_interval=plan.probe_interval,
@@ -182,6 +152,7 @@ class Show:
         self._view = view
         self._inbox: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._told: Set[str] = set()
+        self._trials: Set[Tuple[str, Optional[str]]] = set()
         self._began = 0.0
         self._shown_at = 0.0
         for event in _TOLD:
@@ -212,6 +183,7 @@ class Show:
 
     def _revive(self) -> None:
         self.tally.turns.append(time.monotonic())
+        self._trials.clear()
         for upstream in self._killed:
             upstream.revive()
 
@@ -232,11 +204,20 @@ class Show:
 
     def _take(self, news: News) -> None:
         if isinstance(news, Event):
-            if is_worth_telling(news):
+            if is_worth_telling(news) and not self._is_one_more_trial(news):
                 self._tell(_TOLD[news.name].format_map(news._asdict()))
         else:
             self.tally.add(news)
             self._tell_firsts(news)
+
+    def _is_one_more_trial(self, event: Event) -> bool:
+        """Tell of the first trial of a dead endpoint: with all of them dead, every call is one."""
+        if "half_open" not in (event.old, event.new) or event.new == "closed":
+            return False
+        trial = event.name, event.endpoint
+        known = trial in self._trials
+        self._trials.add(trial)
+        return known
 
     def _tell_firsts(self, call: Called) -> None:
         """Tell what a call was the first to meet."""

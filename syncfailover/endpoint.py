@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Mapping, NoReturn, Optional, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Mapping,
+    NoReturn,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from . import endpoint_fields as field
 from .endpoint_fields import ANY_MODEL, ApiKey, Models
@@ -15,8 +26,12 @@ if TYPE_CHECKING:
 _AUTH_HEADERS: Dict[str, Tuple[str, str]] = {
     "bearer": ("Authorization", "Bearer "),
     "api-key": ("api-key", ""),
+    "x-api-key": ("x-api-key", ""),
     "none": ("", ""),
 }
+#: Anthropic's chat completions take a bearer token alone, and all of its other paths an `x-api-key` alone.
+_BY_PATH = "anthropic"
+_COMPATIBLE = "chat/completions"
 
 
 class Endpoint:
@@ -30,17 +45,23 @@ class Endpoint:
         priority: lower is used first, as in a DNS SRV record.
         health_check_path: with a leading slash from the origin's root, without one relative to `base_url`.
         max_latency_ms: a smoothed probe latency at or above it makes the endpoint DEGRADED.
-        models: maps the caller's model names to this endpoint's; `"*": "*"` lets all others pass unchanged.
+        models: maps the caller's model names to this endpoint's; a name that it lacks is not asked for here.
+            `"gpt-*": "openai/gpt-*"` maps all names that begin so, and `"*": "*"` lets all others pass unchanged.
             A plain list of names is a map of each to itself. None serves every name.
         context_window: tokens; a number, or one per model name of the caller.
         headers: sent with every request to this endpoint, and to no other.
         params: query parameters of every request (Azure's `api-version`).
-        auth: "bearer" (Authorization header), "api-key" (header of that name) or "none".
+        auth: "bearer" (Authorization header), "api-key" or "x-api-key" (header of that name), "anthropic" (bearer for
+            chat completions, x-api-key for everything else) or "none".
         prices: USD per million tokens by model name: a number for input and output alike, a pair
             (input, output), or a mapping with "input", "output" and optionally "cached_input".
         max_concurrency: requests in flight beyond which it counts as busy.
         verify: True, False, or the path of a CA bundle.
         proxies: as in requests; None takes them from the environment.
+        call_path: where a call that names a model goes, relative to `base_url`: `deployments/{model}/{path}` puts this
+            endpoint's name for the model into the path, as Azure wants it. A call without a model goes to its path.
+        fields: the payload's fields that this endpoint accepts, for one that refuses a call because of fields that it
+            does not know. All others are left out of what is sent to it, which is logged once for each. None sends all.
 
     Raises:
         ConfigurationError: a field cannot work; the message names field, value and what is allowed.
@@ -48,12 +69,15 @@ class Endpoint:
     """
 
     __slots__ = (
+        "_patterns",
         "_prices",
         "_windows",
         "api_key",
         "auth",
         "base_url",
+        "call_path",
         "context_window",
+        "fields",
         "headers",
         "health_check_path",
         "max_concurrency",
@@ -87,6 +111,9 @@ class Endpoint:
     max_concurrency: Optional[int]
     verify: Union[bool, str]
     proxies: Optional[Dict[str, str]]
+    call_path: Optional[str]
+    fields: Optional[FrozenSet[str]]
+    _patterns: Tuple[Tuple[str, str], ...]
     _prices: Dict[str, Price]
     _windows: Dict[str, int]
 
@@ -109,6 +136,8 @@ class Endpoint:
         max_concurrency: Optional[int] = None,
         verify: Union[bool, str] = True,
         proxies: Optional[Mapping[str, str]] = None,
+        call_path: Optional[str] = None,
+        fields: Optional[Iterable[str]] = None,
     ) -> None:
         put = object.__setattr__
         put(self, "name", field.name(name))
@@ -120,11 +149,12 @@ class Endpoint:
         put(self, "health_check_path", field.path(health_check_path))
         put(self, "max_latency_ms", positive("max_latency_ms", max_latency_ms))
         put(self, "models", field.model_map(models))
+        put(self, "_patterns", field.model_patterns(self.models))
         put(self, "_windows", field.windows(context_window))
         put(self, "context_window", context_window)
         put(self, "headers", field.headers(headers))
         put(self, "params", field.params(params))
-        put(self, "auth", one_of("auth", auth, _AUTH_HEADERS))
+        put(self, "auth", one_of("auth", auth, (*_AUTH_HEADERS, _BY_PATH)))
         put(self, "_prices", _price_table(prices))
         put(self, "prices", dict(prices) if prices else None)
         put(
@@ -134,6 +164,8 @@ class Endpoint:
         )
         put(self, "verify", field.verify(verify))
         put(self, "proxies", field.proxies(proxies))
+        put(self, "call_path", field.call_path(call_path))
+        put(self, "fields", field.payload_fields(fields))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         """Refuse: a client reads its endpoints from many threads."""
@@ -178,17 +210,31 @@ class Endpoint:
         """Return the key for one attempt; a callable is asked each time and its answer validated."""
         return field.checked_key(self.api_key()) if callable(self.api_key) else self.api_key
 
-    def auth_header(self, key: Optional[str]) -> Tuple[str, str]:
-        """Return name and value of the header that carries `key`; an empty name where there is none."""
-        name, prefix = _AUTH_HEADERS[self.auth]
+    def auth_scheme(self, path: str) -> str:
+        """Return how a key is sent to `path`, which is relative to `base_url`."""
+        if self.auth != _BY_PATH:
+            return self.auth
+        return "bearer" if path.lstrip("/").startswith(_COMPATIBLE) else "x-api-key"
+
+    def auth_header(self, key: Optional[str], path: str = "") -> Tuple[str, str]:
+        """Return name and value of the header that carries `key` to `path`; an empty name where there is none."""
+        name, prefix = _AUTH_HEADERS[self.auth_scheme(path)]
         return (name, prefix + key) if name and key else ("", "")
 
     def serves(self, model: Optional[str]) -> Optional[str]:
         """Return this endpoint's own name for the caller's `model`, None if it does not serve it."""
         if self.models is None or model is None:
             return model or ""
-        own = self.models.get(model) or self.models.get(ANY_MODEL)
+        own = self.models.get(model)
+        if own is None:
+            return self._by_pattern(model)
         return model if own == ANY_MODEL else own
+
+    def _by_pattern(self, model: str) -> Optional[str]:
+        for prefix, own in self._patterns:
+            if model.startswith(prefix):
+                return own[:-1] + model[len(prefix) :] if own.endswith(ANY_MODEL) else own
+        return None
 
     def price(self, *models: Optional[str]) -> Optional[Price]:
         """Return the price of the first of `models` that has one, None where none is known."""

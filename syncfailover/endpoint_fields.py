@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Mapping, Optional, Tuple, Union
 from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
@@ -12,8 +12,10 @@ from .validation import integer, reject, text
 ApiKey = Union[str, Callable[[], str], None]
 Models = Union[Mapping[str, str], Iterable[str], None]
 
-#: In a model map, stands for every model name that the map does not list.
+#: At the end of a name in a model map, stands for the rest of the caller's name; alone, for every name not listed.
 ANY_MODEL = "*"
+#: Payload fields that no endpoint can do without.
+_ALWAYS_SENT = frozenset({"input", "messages", "model"})
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 #: Headers that say what a message is, where it ends or goes; with a second one two servers may disagree about it.
@@ -122,7 +124,47 @@ def model_map(models: Models) -> Optional[Dict[str, str]]:
     for ours, theirs in table.items():
         text("models", ours)
         text(f"models[{ours!r}]", theirs)
+        repeats = theirs == ANY_MODEL or ours.endswith(ANY_MODEL)
+        if ANY_MODEL in ours[:-1] or ANY_MODEL in (theirs[:-1] if repeats else theirs):
+            raise reject("models", {ours: theirs}, "a * only at the end, as in {'gpt-*': 'openai/gpt-*'}")
     return table
+
+
+def model_patterns(models: Optional[Mapping[str, str]]) -> Tuple[Tuple[str, str], ...]:
+    """Return the map's patterns without their star, longest first: the closest one counts."""
+    found = [(ours[:-1], theirs) for ours, theirs in (models or {}).items() if ours.endswith(ANY_MODEL)]
+    return tuple(sorted(found, key=lambda pattern: -len(pattern[0])))
+
+
+def call_path(value: Optional[str]) -> Optional[str]:
+    """Accept a template for the paths of calls that name a model, or None."""
+    if value is None:
+        return None
+    if (
+        not isinstance(value, str)
+        or not value.endswith("{path}")
+        or value.startswith("/")
+        or set(value.replace("{model}", "").replace("{path}", "", 1)) & set("{}?#%\\ \t\r\n")
+        or not value.isprintable()
+    ):
+        raise reject("call_path", value, "a relative path like 'deployments/{model}/{path}', or None")
+    return value
+
+
+def payload_fields(value: Any) -> Optional[FrozenSet[str]]:
+    """Accept the names of payload fields, to which those that are always sent are added; or None for all."""
+    if value is None:
+        return None
+    allowed = "a list of the payload's fields, such as ['messages', 'temperature'], or None for all"
+    if isinstance(value, (str, bytes, Mapping)):
+        raise reject("fields", value, allowed)
+    try:
+        names = list(value)
+    except TypeError:
+        raise reject("fields", value, allowed) from None
+    if not names:
+        raise reject("fields", names, allowed)
+    return _ALWAYS_SENT.union(text("fields", name) for name in names)
 
 
 def windows(value: Union[int, Mapping[str, int], None]) -> Dict[str, int]:

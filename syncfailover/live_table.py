@@ -1,4 +1,4 @@
-"""The demo's view on a terminal, a block that is redrawn in place; and its stand-in for a pipe, lines."""
+"""A block on a terminal that is redrawn in place, and the demo's view in it; its stand-in for a pipe, lines."""
 
 import os
 import shutil
@@ -96,6 +96,27 @@ def _painted(line: Line, width: int) -> str:
     return "".join(parts)
 
 
+#: How an endpoint is, in a table; `state_cells` fills them.
+STATE_COLUMNS = (
+    Column("endpoint", 8),
+    Column("status", 9, rank=1),
+    Column("breaker", 9, rank=2),
+    Column("latency", 7, ">", rank=7),
+    Column("in flight", 9, ">", rank=8),
+)
+
+
+def state_cells(state: EndpointState) -> Line:
+    """Write how an endpoint is, for `STATE_COLUMNS`."""
+    return [
+        Cell(state.name, "bold"),
+        Cell(state.status.value, _STATUS_STYLES.get(state.status, "")),
+        Cell(state.breaker.value, _BREAKER_STYLES.get(state.breaker, "")),
+        Cell("-" if state.latency_ms is None else f"{state.latency_ms:.0f} ms"),
+        Cell(str(state.in_flight)),
+    ]
+
+
 class Row(NamedTuple):
     """One endpoint at one moment."""
 
@@ -103,7 +124,8 @@ class Row(NamedTuple):
     served: int
     #: Calls within the last second.
     rate: int
-    failed: int
+    #: Attempts that failed; the calls behind them may have been answered elsewhere.
+    errors: int
 
 
 class Board(NamedTuple):
@@ -156,15 +178,11 @@ class LiveView:
     """A block on a terminal: the acts, a row per endpoint, the headline, and what was told last."""
 
     _COLUMNS = (
-        Column("endpoint", 8),
-        Column("status", 9, rank=1),
-        Column("breaker", 9, rank=2),
-        Column("latency", 7, ">", rank=7),
-        Column("in flight", 9, ">", rank=8),
+        *STATE_COLUMNS,
         Column("served", 6, ">", rank=3),
         Column("calls/s", 7, ">", rank=4),
         Column("", _BAR, rank=5),
-        Column("failed", 6, ">", rank=6),
+        Column("errors", 6, ">", rank=6),
         Column("reason", 9, rank=9, elastic=True),
     )
 
@@ -204,18 +222,13 @@ class LiveView:
 
     def _row(self, row: Row, full: int) -> Line:
         state = row.state
-        latency = "-" if state.latency_ms is None else f"{state.latency_ms:.0f} ms"
         good = "green" if state.eligible else "red"
         return [
-            Cell(state.name, "bold"),
-            Cell(state.status.value, _STATUS_STYLES.get(state.status, "")),
-            Cell(state.breaker.value, _BREAKER_STYLES.get(state.breaker, "")),
-            Cell(latency),
-            Cell(str(state.in_flight)),
+            *state_cells(state),
             Cell(str(row.served)),
             Cell(str(row.rate)),
             Cell(bar(row.rate, full, _BAR, self._glyphs.bar), good),
-            Cell(str(row.failed), "red" if row.failed else ""),
+            Cell(str(row.errors), "red" if row.errors else ""),
             Cell(state.reason, "dim"),
         ]
 

@@ -13,9 +13,10 @@ from .adapter import EndpointRegistry, FailoverAdapter
 from .endpoint import Endpoint
 from .errors import ClientClosed
 from .policy.snapshot import Snapshot
-from .runtime.failover import Timeouts
-from .runtime.metrics import Metrics
+from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
+from .runtime.terms import Terms
+from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .validation import reject
 
@@ -36,11 +37,14 @@ class FailoverSession(requests.Session):
         endpoints: a list of `Endpoint`, or an `EndpointRegistry` to share.
         timeout: seconds for a whole call where the request names none, or `Timeouts`.
         max_retries: further attempts after the first, or a urllib3 `Retry`.
+        queue_timeout: seconds that a call may wait in line while nobody can serve it.
+        hedge_after: "p95" or milliseconds; see `FailoverClient`.
+        budget_usd: what all calls may cost.
         probe_interval: seconds between health checks of one endpoint.
         probe_timeout: seconds for one health check.
         probe_when: "always", "idle" or "never".
         transports: connections to share with a client.
-        metrics: counters to share with a client.
+        terms: those of a client, to share with its counters, in place of the five above.
         monitor: a monitor to share with a client; None makes one, which this session closes.
         options: as for `EndpointRegistry`, if `endpoints` is a list.
 
@@ -55,11 +59,14 @@ class FailoverSession(requests.Session):
         *,
         timeout: Union[float, Timeouts] = 30.0,
         max_retries: Union[int, Retry] = 3,
+        queue_timeout: float = 0.0,
+        hedge_after: HedgeAfter = None,
+        budget_usd: Optional[float] = None,
         probe_interval: float = _INTERVAL_S,
         probe_timeout: float = _TIMEOUT_S,
         probe_when: str = "always",
         transports: Optional[Transports] = None,
-        metrics: Optional[Metrics] = None,
+        terms: Optional[Terms] = None,
         monitor: Optional[HealthMonitor] = None,
         **options: Any,
     ) -> None:
@@ -68,14 +75,22 @@ class FailoverSession(requests.Session):
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
         self._closed = False
+        self._owns_terms = terms is None
+        if terms is None:
+            terms = Terms(
+                self.registry,
+                timeout=timeout,
+                max_retries=max_retries,
+                queue_timeout=queue_timeout,
+                hedge_after=hedge_after,
+                budget_usd=budget_usd,
+            )
         self._door = FailoverAdapter(
             self.registry,
             _HOME,
-            timeout=timeout,
-            max_retries=max_retries,
             probe_when=probe_when,
+            terms=terms,
             transports=transports,
-            metrics=metrics,
             monitor=monitor,
         )
         self.mount(_HOME, self._door)
@@ -129,11 +144,13 @@ class FailoverSession(requests.Session):
 
     def metrics(self) -> Any:
         """Return the counters of this session's calls; see `FailoverClient.metrics`."""
-        return self._door.metrics.read()
+        return self._door.terms.metrics.read()
 
     def close(self) -> None:
         """End the monitor's threads and close idle connections; calling it again does nothing."""
         self._closed = True
+        if self._owns_terms:
+            self._door.terms.close()
         super().close()
 
 

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Mapping, NamedTuple, Tuple, Union
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Tuple, Union
 
 from .endpoint import Endpoint
+from .errors import ConfigurationError
+from .policy.retry import FailoverRetry
+from .runtime.timeouts import Timeouts
+from .settings_blocks import block_endpoints
+from .settings_environ import (
+    CONFIG,
+    KEY_VARIABLES,
+    environment_endpoints,
+    environment_options,
+    expand,
+    mentions_variable,
+)
+from .settings_keys import NUMBER, OPTIONS, RETRY_KEYS, check_kind, check_known, placed
+from .validation import reject
+
+__all__ = ["CONFIG", "KEY_VARIABLES", "Settings", "from_env", "from_file", "from_mapping"]
 
 
 class Settings(NamedTuple):
@@ -16,15 +35,117 @@ class Settings(NamedTuple):
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read the environment."""
-    raise NotImplementedError
+    """Read the environment: the file that SYNCFAILOVER_CONFIG names, else the providers' keys.
+
+    Options come from SYNCFAILOVER_MODEL, SYNCFAILOVER_TIMEOUT and so on, and win over what the file says.
+
+    Raises:
+        ConfigurationError: nothing is set, or something that cannot work; the message names the variable.
+
+    """
+    options = environment_options(environ)
+    path = environ.get(CONFIG, "").strip()
+    if path:
+        found = _file(str(Path(path).expanduser()), environ, f" ({CONFIG} names it)")
+        return found._replace(options={**found.options, **options})
+    endpoints = environment_endpoints(environ)
+    if not endpoints:
+        variables = ", ".join(names[0] for names in KEY_VARIABLES.values())
+        raise ConfigurationError(
+            f"no endpoint is configured: set a key ({variables}), or {CONFIG} to the path of a settings file; "
+            "`syncfailover init` prints one to begin with",
+            field=CONFIG,
+        )
+    return Settings(tuple(endpoints), options)
 
 
 def from_file(path: Union[str, os.PathLike[str]], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a TOML file."""
-    raise NotImplementedError
+    """Read a TOML file; docs/configuration.md lists its keys.
+
+    Raises:
+        ConfigurationError: a file that cannot be read or parsed, a key that is not known, a value that cannot work, a
+            `${NAME}` that is not set; the message names the file and the field.
+
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise reject("path", path, "the path of a TOML file")
+    return _file(os.fspath(path), environ)
 
 
 def from_mapping(mapping: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read a mapping in the shape of the TOML file."""
-    raise NotImplementedError
+    """Read a mapping in the shape of the TOML file.
+
+    Raises:
+        ConfigurationError: as for `from_file`; the message names the field.
+
+    """
+    if not isinstance(mapping, Mapping):  # which may hold keys, whatever it is
+        raise ConfigurationError(
+            f"settings: a {type(mapping).__name__} is not allowed; expected a mapping", field="settings"
+        )
+    check_known(mapping, ("endpoints", *OPTIONS))
+    endpoints = block_endpoints(mapping.get("endpoints", ()), environ)
+    options = {name: _option(name, value, environ) for name, value in mapping.items() if name in OPTIONS}
+    return Settings(tuple(endpoints), options)
+
+
+def _option(name: str, value: Any, environ: Mapping[str, str]) -> Any:
+    if value is None:  # which TOML cannot say, and means what it means to the client
+        return None
+    check_kind(name, value, OPTIONS[name])
+    return _table(name, value, environ) if isinstance(value, Mapping) else expand(value, environ, name)
+
+
+def _table(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    keys, make = _TABLES[name]
+    check_known(table, keys, name)
+    for key, value in table.items():
+        if value is not None:
+            check_kind(f"{name}.{key}", value, keys[key])
+    try:
+        return make(**expand(table, environ, name))
+    except ConfigurationError as error:
+        problem = placed(error, name, hidden=mentions_variable(table))
+    raise problem
+
+
+def _timeouts(**table: Any) -> Timeouts:
+    return Timeouts.from_value(Timeouts(**table))
+
+
+#: Which options may be tables, with which keys, and what is made of them.
+_TABLES: Dict[str, Tuple[Dict[str, str], Callable[..., Any]]] = {
+    "timeout": (dict.fromkeys(Timeouts._fields, NUMBER), _timeouts),
+    "max_retries": (RETRY_KEYS, FailoverRetry),
+}
+
+
+# The file
+
+
+def _file(path: str, environ: Mapping[str, str], note: str = "") -> Settings:
+    table = _parsed(path, note)
+    try:
+        return from_mapping(table, environ)
+    except ConfigurationError as error:
+        problem = ConfigurationError(f"{path}: {error.message}", field=error.field, value=error.value)
+    raise problem
+
+
+def _parsed(path: str, note: str) -> Dict[str, Any]:
+    """Read and parse a file; what it says may be secret, so no error carries it, not even as its context."""
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
+        table: Dict[str, Any] = toml.loads(text)
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 (byte {error.start + 1})"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or type(error).__name__})"
+    except RecursionError:
+        problem = "is nested too deeply"
+    except ValueError as error:  # TOMLDecodeError, or a path with a NUL
+        problem = f"is not TOML: {error}"
+    else:
+        return table
+    raise ConfigurationError(f"{path}: {problem}{note}; expected a TOML file", field="path", value=path)

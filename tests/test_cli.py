@@ -6,24 +6,23 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from typing import Any, Dict, Iterator, Tuple
+from pathlib import Path
+from typing import Any, Iterator, Tuple
 
 import pytest
+from command_line import KEY, PRIVATE, command, config_of, into_closed_pipe, run
 
-from syncfailover import __version__, providers
-from syncfailover.check import KEY_VARIABLES
+from syncfailover import __version__, providers, settings
 from syncfailover.cli import main
+from syncfailover.starter import STARTER_TOML
 from syncfailover.testing import FakeUpstream, Hang
-
-KEY = "sk-made-up-0123456789"
 
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own keys and proxies out."""
-    for name in (*KEY_VARIABLES.values(), "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+    for name in (*PRIVATE, *(name for name in os.environ if name.startswith("SYNCFAILOVER_"))):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -34,36 +33,11 @@ def upstreams() -> Iterator[Tuple[FakeUpstream, FakeUpstream, FakeUpstream]]:
         yield a, b, c
 
 
-def command(*words: str, **environment: str) -> Dict[str, Any]:
-    """Say how to start the command line in a process of its own."""
-    return {
-        "args": [sys.executable, "-m", "syncfailover", *words],
-        "env": {**os.environ, **environment},
-        "stderr": subprocess.PIPE,
-        "text": True,
-    }
-
-
-def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command line to its end."""
-    return subprocess.run(**command(*words, **environment), stdout=subprocess.PIPE, timeout=20, check=False)
-
-
-def into_closed_pipe(*words: str) -> Tuple[int, str]:
-    """Run a command that nobody listens to; return its exit code and what it complains of."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    with subprocess.Popen(**command(*words), stdout=writing) as process:
-        os.close(writing)
-        _, complaint = process.communicate(timeout=20)
-        return process.returncode, complaint
-
-
 def test_without_a_command_it_shows_help(capsys: pytest.CaptureFixture) -> None:
     """`syncfailover` alone names the commands and is no error."""
     assert main([]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("demo", "check", "upstream"))
+    assert all(name in shown for name in ("chat", "watch", "check", "init", "demo", "upstream"))
 
 
 def test_version() -> None:
@@ -89,6 +63,17 @@ def test_version() -> None:
         (["check", "http://host", "--key-env", "NOT_SET"], "NOT_SET is not set"),
         (["check", "--key-env", "NOT_SET"], "--key-env: whose key?"),
         (["check", "--provider", "openai"], "set OPENAI_API_KEY"),
+        (["check", "--provider", "openai", "--key-env", "NOT_SET"], "NOT_SET is not set"),
+        (["check", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["check", "http://host", "--config", "x.toml"], "--config: names the endpoints"),
+        (["check", "--provider", "openai", "--config", "x.toml"], "--config: names the endpoints"),
+        (["chat", "hello", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["chat", "hello", "--config", "x.toml", "--demo"], "not allowed with"),
+        (["chat", "hello", "--timeout", "0"], "'0' is not a number of at least 0.01"),
+        (["watch", "--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["watch", "--interval", "0"], "'0' is not a number of at least 0.1"),
+        (["watch", "--seconds", "inf"], "'inf' is not a number"),
+        (["init", "--output", "no/such/folder/x.toml"], "No such file or directory"),
         (["upstream", "--fault", "explode"], "'explode' is not one of"),
         (["upstream", "--always", "status:999"], "999"),
         (["upstream", "--port", "65536"], "'65536' is not a whole number from 0 to 65535"),
@@ -180,6 +165,82 @@ def test_check_without_urls_takes_the_providers_from_the_environment(
     assert KEY not in out
     assert main(["check", "--provider", "openai"]) == 0
     assert capsys.readouterr().out.startswith("OK: 1 of 1 ")
+
+
+def test_check_takes_one_providers_key_from_the_variable_that_is_named(
+    upstreams: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """--provider with --key-env probes with that key alone, whatever else is in the environment; --path is obeyed."""
+    a = upstreams[0]
+    monkeypatch.setitem(providers.PRESETS, "openai", providers.PRESETS["openai"]._replace(base_url=a.url))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-another")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-of-somebody-else")
+    monkeypatch.setenv("MINE", KEY)
+    assert main(["check", "--provider", "openai", "--key-env", "MINE", "--path", "/v1/models"]) == 0
+    assert capsys.readouterr().out.startswith("OK: 1 of 1 ")
+    assert [(r.path, r.header("authorization")) for r in a.requests] == [("/v1/models", f"Bearer {KEY}")]
+
+
+def test_check_takes_the_endpoints_of_a_configuration_file(upstreams: Any, tmp_path: Path) -> None:
+    """--config names the endpoints, their keys come from the environment, and no output shows one."""
+    upstreams[1].kill()
+    words = ["check", "--json", "--path", "models", "--config", config_of(tmp_path, upstreams)]
+    done = run(*words, TEST_KEY=KEY)
+    assert (done.returncode, done.stderr) == (1, "")
+    told = json.loads(done.stdout)
+    assert [(e["endpoint"], e["up"]) for e in told["endpoints"]] == [("c", True), ("b", False), ("a", True)]
+    assert upstreams[0].requests[0].header("authorization") == f"Bearer {KEY}"
+    assert KEY not in done.stdout
+    unset = run(*words)
+    assert (unset.returncode, unset.stdout) == (2, "")
+    assert "TEST_KEY" in unset.stderr
+
+
+def test_check_takes_the_file_that_the_environment_names(upstreams: Any, tmp_path: Path) -> None:
+    """Without --config, SYNCFAILOVER_CONFIG names the file."""
+    done = run("check", SYNCFAILOVER_CONFIG=config_of(tmp_path, upstreams), TEST_KEY=KEY)
+    assert done.stdout.startswith("OK: 3 of 3 endpoints up\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["chat", "hello"], "syncfailover chat --demo"),
+        (["watch"], "syncfailover watch --demo"),
+        (["check"], "name a URL"),
+    ],
+)
+def test_with_nothing_configured_a_command_says_what_to_set(words: Any, way_out: str) -> None:
+    """A few lines on stderr name the variables, the file and the way out; exit code 2."""
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) in range(3, 6)
+    for hint in ("HOLYSHEEP_API_KEYS", "SYNCFAILOVER_CONFIG", "syncfailover init", "--config FILE", way_out):
+        assert hint in done.stderr
+
+
+def test_init_prints_a_file_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `init` prints is a configuration file, complete once its variables are set; it needs none itself."""
+    done = run("init")
+    assert (done.returncode, done.stdout, done.stderr) == (0, STARTER_TOML, "")
+    path = tmp_path / "printed.toml"
+    path.write_text(done.stdout, encoding="utf-8")
+    for names in settings.KEY_VARIABLES.values():
+        monkeypatch.setenv(names[0], KEY)
+    assert settings.from_file(path).endpoints
+
+
+def test_init_writes_a_file_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """--output writes it; a file that is there already is kept, with exit code 2."""
+    path = tmp_path / "new.toml"
+    assert main(["init", "--output", str(path)]) == 0
+    assert path.read_text(encoding="utf-8") == STARTER_TOML
+    path.write_text("precious", encoding="utf-8")
+    assert main(["init", "--output", str(path)]) == 2
+    assert path.read_text(encoding="utf-8") == "precious"
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"--output: {str(path)!r} is not allowed; expected a file that does not exist yet" in err
 
 
 def test_check_says_what_its_exit_codes_mean(capsys: pytest.CaptureFixture) -> None:

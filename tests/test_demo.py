@@ -1,38 +1,21 @@
 """The demo, run as users run it; its verdict, on made-up tallies; and the tables that it draws."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
-from typing import Any, Dict, Tuple
+from typing import Any
 
 import pytest
+from terminal import HIDE_CURSOR, SHOW_CURSOR, OnTerminal, environment
 
 from syncfailover.demo import NAMES, Plan, run
 from syncfailover.events import AttemptRecord
 from syncfailover.live_table import Canvas, bar, is_terminal
 from syncfailover.tally import Called, Tally, objections, verdict
 from syncfailover.text_table import ASCII, FANCY, Cell, Column, clip, glyphs_for, plain, table
-
-HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
-
-
-def environment(**extra: str) -> Dict[str, str]:
-    """Return an environment in which escape codes are welcome wherever there is a terminal."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("CI", "NO_COLOR", "COLUMNS", "LINES")
-    }
-    return {**kept, "TERM": "xterm", **extra}
 
 
 def demo(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
@@ -45,50 +28,6 @@ def demo(*words: str, **extra: str) -> "subprocess.CompletedProcess[str]":
         timeout=30,
         check=False,
     )
-
-
-class OnTerminal:
-    """The demo on a terminal of its own.
-
-    Args:
-        columns: width of the terminal.
-
-    """
-
-    def __init__(self, *words: str, columns: int = 100, **extra: str) -> None:
-        self._master, self._slave = pty.openpty()
-        fcntl.ioctl(self._slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-        self.settings = termios.tcgetattr(self._slave)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "syncfailover", "demo", *words],
-            stdin=self._slave,
-            stdout=self._slave,
-            stderr=self._slave,
-            env=environment(**extra),
-        )
-        self.shown = ""
-
-    def read_until(self, text: str) -> None:
-        """Read until that text has been shown."""
-        while text not in self.shown:
-            ready, _, _ = select.select([self._master], [], [], 20)
-            assert ready, f"{text!r} was not shown, but {self.shown!r}"
-            self.shown += os.read(self._master, 65536).decode(errors="replace")
-
-    def end(self) -> Tuple[int, Any]:
-        """Read to the end; return the exit code and the settings that the terminal is left with."""
-        settings = termios.tcgetattr(self._slave)
-        os.close(self._slave)
-        try:
-            while True:
-                data = os.read(self._master, 65536)
-                if not data:
-                    break
-                self.shown += data.decode(errors="replace")
-        except OSError:  # how Linux says that the last one has closed the terminal
-            pass
-        os.close(self._master)
-        return self.process.wait(10), settings
 
 
 def test_in_a_pipe_the_whole_story_is_told_in_plain_ascii() -> None:
@@ -115,15 +54,20 @@ def test_when_everybody_dies_the_demo_fails() -> None:
     """The verdict is not scripted: with nobody left to serve, calls fail, the demo says so and exits with 1."""
     done = demo("--seconds", "2", "--plain", "--kill", "alpha", "--kill", "beta", "--kill", "gamma")
     assert done.returncode == 1
-    last = done.stdout.splitlines()[-1]
+    lines = done.stdout.splitlines()
+    last = lines[-1]
     assert re.match(r"FAILED: \d+ of \d+ calls failed \(the first: ", last)
     assert "nobody else was there to serve" in last
+    trials = [line for line in lines if "trial failed" in line or "half-open" in line]
+    assert len(trials) <= 2 * 2 * len(NAMES), (
+        "every call is a trial then, and told once of each endpoint and act"
+    )
     assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_on_a_terminal_it_redraws_in_place_and_leaves_the_terminal_as_it_was() -> None:
     """The live view moves the cursor up and draws over itself; at the end the cursor is back and nothing changed."""
-    terminal = OnTerminal("--seconds", "3")
+    terminal = OnTerminal("demo", "--seconds", "3")
     terminal.read_until("PASSED: ")
     code, settings = terminal.end()
     shown = terminal.shown
@@ -137,7 +81,7 @@ def test_on_a_terminal_it_redraws_in_place_and_leaves_the_terminal_as_it_was() -
 
 def test_no_line_is_longer_than_a_narrow_terminal() -> None:
     """On 40 columns the live view leaves columns out instead of wrapping; Ctrl-C ends it cleanly with 130."""
-    terminal = OnTerminal("--seconds", "60", columns=40)
+    terminal = OnTerminal("demo", "--seconds", "60", columns=40)
     terminal.read_until("threads call")
     terminal.process.send_signal(signal.SIGINT)
     terminal.read_until("interrupted")
@@ -146,10 +90,9 @@ def test_no_line_is_longer_than_a_narrow_terminal() -> None:
     assert "Traceback" not in terminal.shown
     assert terminal.shown.index(SHOW_CURSOR) < terminal.shown.index("interrupted")
     assert settings == terminal.settings
-    live = terminal.shown[terminal.shown.index(HIDE_CURSOR) : terminal.shown.index(SHOW_CURSOR)]
-    lines = [re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", line).strip("\r") for line in live.split("\n")]
-    assert "alpha" in live
-    assert max(map(len, lines)) <= 39
+    live = terminal.live()
+    assert any(line.startswith("alpha") for line in live)
+    assert max(map(len, live)) <= 39
 
 
 def test_afterwards_no_thread_is_left() -> None:

@@ -66,6 +66,10 @@ BAD = [
     ("models", {"gpt-4.1": ""}),
     ("models", {"": "gpt-4.1"}),
     ("models", [None]),
+    ("models", {"*-mini": "m"}),
+    ("models", {"gpt-*-mini": "m"}),
+    ("models", {"m": "openai/*"}),
+    ("models", {"gpt-*": "*/gpt-*"}),
     ("context_window", 0),
     ("context_window", 1.5),
     ("context_window", "128k"),
@@ -92,6 +96,21 @@ BAD = [
     ("verify", None),
     ("verify", 1),
     ("verify", "/no/such/bundle.pem"),
+    ("call_path", ""),
+    ("call_path", 5),
+    ("call_path", "deployments/{model}"),
+    ("call_path", "/deployments/{model}/{path}"),
+    ("call_path", "deployments/{deployment}/{path}"),
+    ("call_path", "{path}/{path}"),
+    ("call_path", "a?b={model}&c={path}"),
+    ("call_path", "a b/{path}"),
+    ("call_path", "a\\b/{path}"),
+    ("fields", "messages"),
+    ("fields", []),
+    ("fields", [""]),
+    ("fields", [None]),
+    ("fields", {"seed": True}),
+    ("fields", 5),
 ]
 
 
@@ -190,10 +209,14 @@ def test_it_is_frozen():
 
 def test_replacing_makes_a_new_one():
     """All fields but the changed are kept, the key among them; the change is validated."""
-    old = make(api_key=SECRET, weight=2, models={"m": "n"}, prices={"m": 1.0}, context_window={"m": 5})
+    azures = {"call_path": "deployments/{model}/{path}", "fields": ["stop"]}
+    old = make(
+        api_key=SECRET, weight=2, models={"m": "n"}, prices={"m": 1.0}, context_window={"m": 5}, **azures
+    )
     new = old.replace(weight=3, name="b")
     assert (old.weight, new.weight, new.name, new.key()) == (2, 3, "b", SECRET)
     assert (new.serves("m"), new.price("m"), new.window("m")) == ("n", old.price("m"), 5)
+    assert (new.call_path, new.fields) == (old.call_path, {"stop", "messages", "model", "input"})
     with pytest.raises(ConfigurationError, match=r"^weight: -1"):
         old.replace(weight=-1)
     with pytest.raises(ConfigurationError, match=r"^field: 'colour'"):
@@ -245,6 +268,7 @@ def test_where_the_health_check_asks(url, path, expected):
     [
         ("bearer", "k", ("Authorization", "Bearer k")),
         ("api-key", "k", ("api-key", "k")),
+        ("x-api-key", "k", ("x-api-key", "k")),
         ("none", "k", ("", "")),
         ("bearer", None, ("", "")),
     ],
@@ -252,6 +276,22 @@ def test_where_the_health_check_asks(url, path, expected):
 def test_how_the_key_is_sent(auth, key, expected):
     """Each kind of auth has its header; without a key there is none."""
     assert make(auth=auth).auth_header(key) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("chat/completions", ("Authorization", "Bearer k")),
+        ("/chat/completions?beta=true", ("Authorization", "Bearer k")),
+        ("models", ("x-api-key", "k")),
+        ("/v1/models", ("x-api-key", "k")),
+        ("messages", ("x-api-key", "k")),
+    ],
+)
+def test_anthropics_key_is_sent_by_the_path(path, expected):
+    """Its chat completions take a bearer token, all of its other paths the other header, and neither takes both."""
+    assert make(auth="anthropic").auth_header("k", path) == expected
+    assert make(auth="anthropic").auth_header(None, path) == ("", "")
 
 
 def test_a_callable_key_is_asked_each_time_and_checked():
@@ -278,10 +318,22 @@ def test_a_callable_key_is_asked_each_time_and_checked():
         (["m", "o"], "m", "m"),
         (["m", "o"], "n", None),
         (iter(["m"]), "m", "m"),
+        ({"gpt-*": "openai/gpt-*"}, "gpt-4.1", "openai/gpt-4.1"),
+        ({"gpt-*": "openai/gpt-*"}, "gpt-", "openai/gpt-"),
+        ({"gpt-*": "openai/gpt-*"}, "my-gpt-4.1", None),
+        ({"claude-*": "claude-*"}, "claude-opus-4-6", "claude-opus-4-6"),
+        ({"gpt-*": "fixed"}, "gpt-4.1", "fixed"),
+        ({"gpt-*": "a/*"}, "gpt-4.1", "a/4.1"),
+        ({"*": "openai/*"}, "gpt-4.1", "openai/gpt-4.1"),
+        ({"*": "*", "gpt-*": "a", "gpt-4*": "b", "gpt-4.1": "c"}, "gpt-4.1", "c"),
+        ({"*": "*", "gpt-*": "a", "gpt-4*": "b", "gpt-4.1": "c"}, "gpt-4o", "b"),
+        ({"*": "*", "gpt-*": "a", "gpt-4*": "b", "gpt-4.1": "c"}, "gpt-5", "a"),
+        ({"*": "*", "gpt-*": "a", "gpt-4*": "b", "gpt-4.1": "c"}, "o3", "o3"),
+        (["gpt-*"], "gpt-4.1", "gpt-4.1"),
     ],
 )
 def test_what_it_calls_a_model(models, asked, own):
-    """The caller's name becomes the endpoint's; a star passes the rest; a list is each to itself."""
+    """The caller's name becomes the endpoint's; a star stands for the rest, the closest counts; a list is each to itself."""
     assert make(models=models).serves(asked) == own
 
 

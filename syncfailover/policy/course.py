@@ -9,13 +9,16 @@ The rules, in the order in which they are asked:
    exit is dearer than half a second.
 4. The next lower priority is asked at once.
 5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
+6. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
+   that time it does not end for want of retries either.
 
 Each step but the first spends the retry policy, and the budget that all calls share unless the attempt before it was
 never sent. No step begins beyond the deadline.
 """
 
-from typing import AbstractSet, Callable, NamedTuple, Optional, Protocol, Union
+from typing import AbstractSet, Any, Callable, NamedTuple, Optional, Protocol, Union
 
+from .line import Ticket
 from .node import Attempt
 from .outcome import ANYWHERE, LARGER_WINDOW, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
 from .received import NEVER_SENT
@@ -25,8 +28,13 @@ from .retry import FailoverRetry
 class Pool(Protocol):
     """What a course asks of the pool, with or without a lock around it."""
 
-    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+    def begin(
+        self, now: float, model: Optional[str], affinity: Any = ..., *, waits: bool = ...
+    ) -> Optional[Attempt]:
         """Choose for a fresh call."""
+
+    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
+        """Tell whether waiting could help."""
 
     def choose(
         self,
@@ -59,6 +67,13 @@ class Pause(NamedTuple):
     until: float
 
 
+class Wait(NamedTuple):
+    """Wait in line until then at the latest, and call `served`."""
+
+    ticket: Ticket
+    until: float
+
+
 class Stop(NamedTuple):
     """The end: `why` is one of the words below."""
 
@@ -69,8 +84,10 @@ ANSWERED = Stop("answered")  # the last outcome is the caller's: success, or wha
 EXHAUSTED = Stop("exhausted")  # endpoints, retries or the shared budget are used up
 OUT_OF_TIME = Stop("out of time")
 UNAVAILABLE = Stop("unavailable")  # nobody could be asked even once
+TURNED_AWAY = Stop("turned away")  # too many are waiting
+WAITED_IN_VAIN = Stop("waited in vain")
 
-Step = Union[Attempt, Pause, Stop]
+Step = Union[Attempt, Pause, Wait, Stop]
 
 
 class Course:
@@ -84,10 +101,13 @@ class Course:
         read_s: seconds that one attempt may take; None gives it half of what is left while another could be tried.
         chance: random numbers from 0 to 1.
         repeatable: whether a request that may have been received may be sent again.
+        queue_s: seconds that it may wait in line; 0 where it may not.
+        affinity: the conversation that it belongs to; None for none.
 
     """
 
     __slots__ = (
+        "_affinity",
         "_chance",
         "_deadline",
         "_excluded",
@@ -96,11 +116,14 @@ class Course:
         "_model",
         "_never",
         "_pool",
+        "_queue_s",
+        "_queue_until",
         "_quickened",
         "_read_s",
         "_repeatable",
         "_retry",
         "_round",
+        "_ticket",
         "_waiting_for",
     )
 
@@ -114,6 +137,8 @@ class Course:
         read_s: Optional[float],
         chance: Callable[[], float],
         repeatable: bool = True,
+        queue_s: float = 0.0,
+        affinity: Any = None,
     ) -> None:
         self._pool = pool
         self._retry = retry
@@ -129,11 +154,17 @@ class Course:
         self._quickened: AbstractSet[str] = _NONE  # have had their quick retry
         self._waiting_for: Optional[str] = None  # the endpoint whose quick retry is waited for
         self._failed: Rule = REJECTED  # what came of the attempt before
+        self._affinity = affinity
+        self._queue_s = queue_s
+        self._queue_until: Optional[float] = None  # set when it first has to wait
+        self._ticket: Optional[Ticket] = None
 
     def begin(self, now: float) -> Step:
         """Take the first step."""
-        attempt = self._pool.begin(now, self._model)
-        return UNAVAILABLE if attempt is None else attempt
+        attempt = self._pool.begin(now, self._model, self._affinity, waits=self._queue_s > 0)
+        if attempt is not None:
+            return attempt
+        return self._wait(now) or UNAVAILABLE
 
     def limit(self, attempt: Attempt, now: float) -> None:
         """Tell an attempt what it may take, so that one silent host never eats the whole deadline."""
@@ -145,6 +176,19 @@ class Course:
             return
         another = attempt.alternatives > 0 and attempt.repeatable and not self._gambled
         attempt.timeout_s = left / 2 if another and self._retry.total not in (0, False) else left
+
+    def hedge(self, first: Attempt, now: float) -> Optional[Attempt]:
+        """Choose who is asked beside the first, which is late; None where there is nobody."""
+        attempt = self._pool.choose(now, self._model, self._excluded | {first.endpoint.name})
+        if attempt is not None:
+            self.limit(attempt, now)
+        return attempt
+
+    def note(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Learn what came of an attempt beside the one that decides the next step."""
+        self._excluded |= {attempt.endpoint.name}
+        if not outcome.rule.again:
+            self._never |= {attempt.endpoint.name}
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
@@ -179,10 +223,40 @@ class Course:
             return OUT_OF_TIME
         name, self._waiting_for = self._waiting_for, None
         if name is not None:
-            attempt = self._pool.choose_same(now, self._model, name)
+            attempt = self._moving(self._pool.choose_same(now, self._model, name))
             return attempt or self._elsewhere(now) or self._another_round(now)
         self._excluded = self._never
-        return self._pool.choose(now, self._model, self._excluded) or EXHAUSTED
+        attempt = self._moving(self._pool.choose(now, self._model, self._excluded))
+        return attempt or self._wait(now) or EXHAUSTED
+
+    def served(self, attempt: Optional[Attempt], now: float) -> Step:
+        """Take the step that follows a wait: with an attempt if its turn came."""
+        if attempt is not None:
+            self._excluded = self._never
+            self._gambled = self._gambled or self._failed.goes == ONE_OTHER
+            return attempt
+        if self._ticket is not None and self._ticket.refused:
+            return TURNED_AWAY
+        return OUT_OF_TIME if now >= self._deadline else WAITED_IN_VAIN
+
+    def _wait(self, now: float) -> Optional[Step]:
+        """Stand in line; None where it may not, or where nobody could ever come."""
+        if not self._has_patience(now):
+            return None if self._ticket is None else WAITED_IN_VAIN
+        if not self._pool.may_recover(self._model, self._never):
+            return None
+        if self._ticket is None:
+            self._ticket = Ticket(self._model, self._affinity)
+        self._ticket.exclude = self._never
+        return Wait(self._ticket, min(self._queue_until or now, self._deadline))
+
+    def _has_patience(self, now: float) -> bool:
+        """Tell whether its queue time, which begins with the first need of it, lasts."""
+        if self._queue_s <= 0:
+            return False
+        if self._queue_until is None:
+            self._queue_until = now + self._queue_s
+        return now < self._queue_until
 
     def _end(self, rule: Rule, now: float) -> Optional[Stop]:
         """Return why nobody else may be asked after such an outcome, None where somebody may."""
@@ -221,19 +295,38 @@ class Course:
             return None
         if not self._spend(now, elsewhere=True):
             self._pool.release(attempt)
-            return EXHAUSTED
+            return self._patiently(now) or EXHAUSTED
         self._gambled = self._gambled or self._failed.goes == ONE_OTHER
+        return self._moving(attempt)
+
+    def _moving(self, attempt: Optional[Attempt]) -> Optional[Attempt]:
+        """Have the conversation move to whoever answers."""
+        if attempt is not None:
+            attempt.affinity = self._affinity
         return attempt
 
     def _another_round(self, now: float) -> Step:
         """Wait until those who may be asked again can be."""
         ready_at = self._pool.ready_at(now, self._model, self._never)
         if ready_at is None:
-            return EXHAUSTED
+            return self._wait(now) or EXHAUSTED
         until = max(ready_at, now + self._retry.backoff_s(self._round, self._chance))
         too_long = until >= self._deadline or until - now > self._retry.retry_after_limit_s
-        if too_long or not self._spend(now, elsewhere=False):
+        if too_long:
             return EXHAUSTED
+        if not self._spend(now, elsewhere=False):
+            return self._patiently(now) or EXHAUSTED
+        self._round += 1
+        return Pause(until)
+
+    def _patiently(self, now: float) -> Optional[Step]:
+        """Begin another round without a retry to spend, as a call that may wait does while everybody fails."""
+        if not self._failed.again or not self._has_patience(now):
+            return None
+        ready_at = self._pool.ready_at(now, self._model, self._never) or now
+        until = max(ready_at, now + self._retry.backoff_s(self._round, self._chance))
+        if until >= min(self._deadline, self._queue_until or now):
+            return None
         self._round += 1
         return Pause(until)
 

@@ -68,6 +68,7 @@ class Health:
     __slots__ = (
         "_bad",
         "_config",
+        "_failed",
         "_good",
         "_max_latency_ms",
         "checked_at",
@@ -81,6 +82,7 @@ class Health:
         self._max_latency_ms = max_latency_ms
         self._good = 0
         self._bad = 0
+        self._failed = False  # since the last recovery
         self.checked_at: Optional[float] = None
         self.detail = "not checked yet"
         #: Smoothed milliseconds; None before the first answer.
@@ -98,15 +100,25 @@ class Health:
             if first or self.status is not HealthStatus.UNHEALTHY or self._good >= self._config.rise:
                 self.status = self._by_latency()
         else:
-            self._good, self._bad = 0, self._bad + 1
+            self._good, self._bad, self._failed = 0, self._bad + 1, True
             if first or self._bad >= self._config.fall:
                 self.status = HealthStatus.UNHEALTHY
         return self.status
 
+    def recovered(self) -> bool:
+        """Tell once when probes that had failed, however few, have succeeded `rise` times in a row."""
+        if not (self._failed and self._good >= self._config.rise):
+            return False
+        self._failed = False
+        return True
+
     def confirm(self, now: float) -> None:
-        """Take a call that succeeded as a sign of life, so that an idle probe does not go stale."""
+        """Take a call that succeeded as a sign of life: what the probes know is not stale, or is not so."""
         if self.checked_at is not None:
             self.checked_at = now
+        if self.status is HealthStatus.UNHEALTHY:
+            self.status = HealthStatus.UNKNOWN
+            self.detail = f"answers calls, but not its probes ({self.detail})"
 
     def goes_stale_at(self) -> Optional[float]:
         """Return when what is known is too old to count; None where nothing is known."""

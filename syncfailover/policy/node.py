@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from ..endpoint import Endpoint
 from .breaker import BreakerMachine, BreakerState, Grant
@@ -18,6 +18,8 @@ class Node:
     __slots__ = (
         "answered_ms",
         "breaker",
+        "down_s",
+        "down_since",
         "endpoint",
         "health",
         "in_flight",
@@ -45,6 +47,9 @@ class Node:
         self.health = Health(health, endpoint.max_latency_ms)
         self.latency = PeakEwma()
         self.in_flight = 0
+        #: Since when it is down, and for how many seconds it was before.
+        self.down_since: Optional[float] = None
+        self.down_s = 0.0
         self.last_success: Optional[float] = None
         #: Milliseconds of the last call that was answered.
         self.answered_ms: Optional[float] = None
@@ -67,6 +72,19 @@ class Node:
         """Tell whether neither flag says that it is down; one on trial is still down."""
         closed = self.breaker.state.name in (BreakerState.CLOSED, BreakerState.DISABLED)
         return closed and self.health.status is not HealthStatus.UNHEALTHY
+
+    def note_soundness(self, now: float) -> None:
+        """Keep the account of how long it was down."""
+        if self.sound():
+            if self.down_since is not None:
+                self.down_s += now - self.down_since
+                self.down_since = None
+        elif self.down_since is None:
+            self.down_since = now
+
+    def downtime_s(self, now: float) -> float:
+        """Return for how many seconds it was down in all."""
+        return self.down_s + (0.0 if self.down_since is None else now - self.down_since)
 
     def usable(self, now: float) -> bool:
         """Tell whether it may be asked for some model."""
@@ -148,12 +166,16 @@ class Attempt:
     """The permit to ask one endpoint once; it is settled by the first report, later ones mean nothing."""
 
     __slots__ = (
+        "aborted",
+        "affinity",
         "alternatives",
         "call_left_s",
+        "clock",
         "endpoint",
         "grant",
         "model",
         "node",
+        "race",
         "repeatable",
         "settled",
         "started",
@@ -161,7 +183,13 @@ class Attempt:
     )
 
     def __init__(
-        self, node: Node, grant: Grant, model: Optional[str], started: float, alternatives: int
+        self,
+        node: Node,
+        grant: Grant,
+        model: Optional[str],
+        started: float,
+        alternatives: int,
+        affinity: Any = None,
     ) -> None:
         self.node = node
         self.endpoint = node.endpoint
@@ -177,7 +205,19 @@ class Attempt:
         self.call_left_s = 0.0
         #: Whether the request may be sent again where its fate is unknown.
         self.repeatable = True
+        #: The conversation that moves to this endpoint if it answers; None for none.
+        self.affinity = affinity
+        #: The race that it takes part in, None where it runs alone; what times it; whether it is called off.
+        self.race: Any = None
+        self.clock: Any = None
+        self.aborted = False
         self.settled = False
+
+    def abort(self) -> None:
+        """Call it off, from another thread: its connection is closed, if it has one by then."""
+        self.aborted = True  # whoever attaches a clock later sees this
+        if self.clock is not None:
+            self.clock.abort()
 
     def __repr__(self) -> str:
         return f"<Attempt {self.endpoint.name} model={self.model} generation={self.grant.generation}>"

@@ -73,6 +73,10 @@ SERVER_ERROR = Rule("server_error", FAILURE, ANYWHERE, quick=True, again=True)
 OVERLOADED = Rule("overloaded", FAILURE, ANYWHERE, again=True, rests=PAIR_IF_ASKED)
 NO_ANSWER = Rule("invalid_reply", FAILURE, ANYWHERE, maybe_billed=True, error=InvalidReply)
 MOVED = Rule(REDIRECTED, FAILURE, ANYWHERE, error=InvalidReply)
+# Called off because another endpoint had answered: it says nothing, or (beyond its own usual time) that it is stuck.
+OUTPACED = Rule("outpaced", NEUTRAL, NOWHERE, maybe_billed=True)
+STALLED = Rule("stalled", FAILURE, NOWHERE, maybe_billed=True)
+CALLED_OFF = frozenset({OUTPACED.name, STALLED.name})
 
 
 class Row(NamedTuple):
@@ -99,7 +103,13 @@ _TOO_LONG = (
     "exceeds the maximum number of tokens",
 )
 _FILTER = ("content_filter", "content_policy", "content exists risk", "moderation", "flagged")
-_NO_MODEL = ("model_not_found", "deploymentnotfound", "not a valid model", "model does not exist")
+_NO_MODEL = (
+    "model_not_found",
+    "deploymentnotfound",
+    "not a valid model",
+    "model does not exist",
+    "model not exist",
+)
 
 #: First match wins; words are compared in lower case with code, type, status and message of the error.
 TABLE: Tuple[Row, ...] = (

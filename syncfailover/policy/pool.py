@@ -23,8 +23,11 @@ from .balancer import balancer_from
 from .breaker import BreakerChange, BreakerState
 from .breaker_config import BreakerConfig
 from .health import HealthConfig, HealthStatus, ProbeResult
+from .homes import Homes
+from .line import Line, Lines, Ticket
 from .node import Attempt, Candidate, Node
 from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
+from .rate_limit import Room
 from .rests import Rests
 from .retry import RetryBudget
 from .snapshot import Snapshot
@@ -59,6 +62,7 @@ class EndpointPool:
         health: HealthConfig,
         budget: RetryBudget,
         chance: Callable[[], float],
+        queue_size: int = 100,
     ) -> None:
         self.endpoints = checked_endpoints(endpoints)
         self.balancer = balancer_from(balancer, chance)
@@ -70,15 +74,28 @@ class EndpointPool:
         self._now = 0.0
         self._views: Dict[Optional[str], View] = {}
         self._rests = Rests(self._time)
+        #: Pairs of endpoint and model that have little left of what their provider allows.
+        self._scarce = Rests(self._time)
+        self._homes = Homes(self._time)
+        #: Who waits for an endpoint.
+        self.lines = Lines(queue_size)
         self._all_down = False
 
     # Choosing
 
-    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
-        """Choose for a fresh call; where nobody is eligible, fail open with the one that reopens first."""
+    def begin(
+        self, now: float, model: Optional[str], affinity: Any = None, *, waits: bool = False
+    ) -> Optional[Attempt]:
+        """Choose for a fresh call.
+
+        Where nobody is eligible, one that `waits` gets None, and also where others wait already; any other fails
+        open with the endpoint that reopens first.
+        """
         self.budget.deposit()
-        attempt = self.choose(now, model)
-        return attempt if attempt is not None else self._fail_open(now, model)
+        if waits and self.lines and self.lines[model] is not None:
+            return None
+        attempt = self.choose(now, model) if affinity is None else self._choose_home(now, model, affinity)
+        return attempt if waits or attempt is not None else self._fail_open(now, model)
 
     def choose(
         self,
@@ -110,7 +127,26 @@ class EndpointPool:
         _, others = self._view(now, model).without(frozenset((name,)), None)
         return self._grant(node, now, model, others)
 
-    def _grant(self, node: Node, now: float, model: Optional[str], alternatives: int) -> Optional[Attempt]:
+    def _choose_home(
+        self, now: float, model: Optional[str], affinity: Any, exclude: AbstractSet[str] = _NOBODY
+    ) -> Optional[Attempt]:
+        """Take the endpoint where a conversation lives, past the balancer; another one where that is not eligible."""
+        self._now = now
+        node = self.nodes.get(self._homes.of(affinity) or "")
+        if node is not None and node.name not in exclude and self._is_eligible(node, now, model):
+            return self._grant(node, now, model, self._view(now, model).size - 1, affinity)
+        attempt = self.choose(now, model, exclude)
+        if attempt is not None and not (node is not None and node.busy() and node.up(now)):
+            attempt.affinity = affinity  # it moves; from one that is only busy it comes back
+        return attempt
+
+    def _is_eligible(self, node: Node, now: float, model: Optional[str]) -> bool:
+        serves = node.endpoint.serves(model) is not None
+        return serves and node.usable(now) and now >= self._rests.until(node.name, model)
+
+    def _grant(
+        self, node: Node, now: float, model: Optional[str], alternatives: int, affinity: Any = None
+    ) -> Optional[Attempt]:
         breaker = node.breaker
         grant = breaker.acquire(now)
         if grant is None:
@@ -119,17 +155,16 @@ class EndpointPool:
         if grant.trial or node.busy():
             self._settle_breaker(node, now)
             self._views.clear()
-        return Attempt(node, grant, model, now, alternatives)
+        return Attempt(node, grant, model, now, alternatives, affinity)
 
-    def _fail_open(self, now: float, model: Optional[str]) -> Optional[Attempt]:
+    def _fail_open(
+        self, now: float, model: Optional[str], exclude: AbstractSet[str] = _NOBODY
+    ) -> Optional[Attempt]:
         """Try the earliest to reopen, never one that is forced open, drained or busy."""
         known = [
             (reopens_at(node, self._rests, model, now), node.in_flight, order, node)
             for order, node in enumerate(self._by_priority)
-            if node.endpoint.serves(model) is not None
-            and node.endpoint.weight > 0
-            and node.breaker.state.name is not BreakerState.FORCED_OPEN
-            and not node.busy()
+            if node.name not in exclude and self._may_recover(node, model) and not node.busy()
         ]
         if not known:
             return None
@@ -140,10 +175,58 @@ class EndpointPool:
         self._views.clear()
         return Attempt(node, grant, model, now, 0)
 
+    # Waiting
+
+    def serve(self, model: Optional[str], now: float) -> Optional[Ticket]:
+        """Let the next one out of a line, its attempt in hand; None while nobody can be."""
+        line = self.lines[model]
+        if line is None or line.is_held(now):
+            return None
+        if self._view(now, model).size:
+            for ticket in line:
+                attempt = self._choose_home(now, model, ticket.affinity, ticket.exclude)
+                if attempt is not None:
+                    return self._let_out(line, ticket, attempt, now)
+        elif not any(n.endpoint.serves(model) is not None and n.up(now) for n in self._by_priority):
+            line.shut = True  # somebody who is up is only busy, or rests for a while
+            return self._try_early(line, model, now)
+        return None
+
+    def _try_early(self, line: Line, model: Optional[str], now: float) -> Optional[Ticket]:
+        for ticket in line if now >= line.early_at else ():
+            attempt = self._fail_open(now, model, ticket.exclude)
+            if attempt is not None:
+                attempt.affinity = ticket.affinity
+                return self._let_out(line, ticket, attempt, now)
+        return None
+
+    def _let_out(self, line: Line, ticket: Ticket, attempt: Attempt, now: float) -> Ticket:
+        if line.shut:
+            line.tries(attempt, now)
+        ticket.attempt = attempt
+        self.lines.leave(ticket)
+        return ticket
+
+    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
+        """Tell whether waiting could help: whether there is somebody who serves the model and may yet be asked."""
+        return any(self._may_recover(n, model) for n in self._by_priority if n.name not in exclude)
+
+    def _may_recover(self, node: Node, model: Optional[str]) -> bool:
+        serves = node.endpoint.serves(model) is not None and node.endpoint.weight > 0
+        return serves and node.breaker.state.name is not BreakerState.FORCED_OPEN
+
     # Reporting
 
-    def report(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Let one result change what is known; a second report of the same attempt changes nothing."""
+    def report(self, attempt: Attempt, outcome: Outcome, now: float, room: Optional[Room] = None) -> None:
+        """Let one result change what is known; a second report of the same attempt changes nothing.
+
+        Args:
+            attempt: what was made.
+            outcome: what came of it.
+            now: on the clock that the attempt was begun by.
+            room: what the provider says is left of its rate limit; None where it says nothing.
+
+        """
         if attempt.settled:
             return
         attempt.settled = True
@@ -157,8 +240,13 @@ class EndpointPool:
             node.latency.observe(node.answered_ms, now)
             node.last_success = now
             node.key_rests_until = 0.0
+            old = node.health.status
             node.health.confirm(now)
+            if old is HealthStatus.UNHEALTHY:
+                self._health_changed(node, old, node.health.status, now)
             breaker.success(attempt.grant, now)
+            if attempt.affinity is not None:
+                self._homes.settle(attempt.affinity, node.name)
             changes_view = self._rests.end(node.name, attempt.model, attempt.started) or changes_view
         elif rule.breaker is FAILURE:
             node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
@@ -167,8 +255,21 @@ class EndpointPool:
             breaker.release(attempt.grant)
         if rule.rests is not None:
             self._rest(node, attempt.model, outcome, now)
+        if room is not None:
+            self._note_room(node, attempt.model, room, now)
         if changes_view or breaker.changes:
             self._settle_breaker(node, now)
+            self._views.clear()
+        if self.lines:
+            self.lines.settled(attempt, succeeded=rule.breaker is SUCCESS)
+
+    def _note_room(self, node: Node, model: Optional[str], room: Room, now: float) -> None:
+        """Ask those first who have more left, before this one has to refuse."""
+        if room.is_scarce(node.in_flight):
+            self._scarce.end(node.name, model, now)
+            self._scarce.add(node.name, model, now, room.reset_s)
+            self._views.clear()
+        elif self._scarce.end(node.name, model, now):
             self._views.clear()
 
     def release(self, attempt: Attempt) -> None:
@@ -178,6 +279,8 @@ class EndpointPool:
             attempt.node.in_flight -= 1
             attempt.node.breaker.release(attempt.grant)
             self._views.clear()
+            if self.lines:
+                self.lines.settled(attempt, succeeded=False)
 
     def probed(self, result: ProbeResult, now: float) -> None:
         """Let one probe change what is known."""
@@ -191,6 +294,10 @@ class EndpointPool:
             node.key_rests_until, node.rested_by_probe = 0.0, False
             self._views.clear()
         self._health_changed(node, old, new, now)
+        if node.health.recovered():
+            node.breaker.probes_recovered()
+            self._settle_breaker(node, now)
+            self._views.clear()
 
     def expire(self, now: float) -> None:
         """Turn what is too old into UNKNOWN."""
@@ -215,6 +322,7 @@ class EndpointPool:
         for node in self._by_priority:
             node.in_flight = 0
         self._views = {}
+        self.lines.clear()
 
     # Questions
 
@@ -251,6 +359,10 @@ class EndpointPool:
         ]
         return max(0.0, min(times) - now) if times else None
 
+    def downtimes_s(self, now: float) -> Dict[str, float]:
+        """Return for how many seconds each endpoint was down."""
+        return {e.name: self.nodes[e.name].downtime_s(now) for e in self.endpoints}
+
     def snapshot(self, now: float) -> Snapshot:
         """Describe every endpoint, in the caller's order."""
         self.expire(now)
@@ -265,7 +377,7 @@ class EndpointPool:
 
     def _look(self, now: float, model: Optional[str]) -> View:
         self.expire(now)
-        view = look(self._by_priority, self._rests, model, now, self._time)
+        view = look(self._by_priority, self._rests, self._scarce, model, now, self._time)
         if len(self._views) >= _VIEWS:
             self._views.clear()
         self._views[model] = view
@@ -293,11 +405,11 @@ class EndpointPool:
         self.outbox.append(Event("health_changed", node.name, old.value, new.value, node.health.detail))
         if old is HealthStatus.UNHEALTHY and new is not HealthStatus.UNKNOWN:
             node.recovered_at = now
-            node.breaker.probes_recovered()
         self._settle_breaker(node, now)
 
     def _settle_breaker(self, node: Node, now: float) -> None:
         """Turn the breaker's changes into events, and see whether anybody is left."""
+        node.note_soundness(now)
         changes, node.breaker.changes = node.breaker.changes, []
         for change in changes:
             self.outbox.append(_breaker_event(node, change))

@@ -39,6 +39,11 @@ def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
     return dollars / _MILLION
 
 
+def tokens_of(usage: Any) -> int:
+    """Return how many tokens a reply says it used in all; 0 where it does not say."""
+    return (_tokens(usage, "total_tokens") or 0) if type(usage) is dict else 0
+
+
 def _tokens(usage: Mapping[str, Any], field: str) -> Optional[int]:
     value = usage.get(field)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None

@@ -145,7 +145,7 @@ class FailoverRetry(Retry):
 class RetryBudget:
     """Retries that all calls of a registry share: each call earns a fifth of one, each second a whole one.
 
-    It begins full, so that a burst of calls that meets an outage all at once is carried over; what it stops is the
+    It begins full unless told with how many `tokens`, so that a burst of calls that meets an outage all at once is carried over; what it stops is the
     steady state in which every call is tried again and again. Attempts that were never sent are free.
 
     Source of the shape: Finagle's RetryBudget (20 % of calls plus a minimum per second).
@@ -153,11 +153,18 @@ class RetryBudget:
 
     __slots__ = ("_earned_at", "_tokens", "capacity", "per_second", "ratio")
 
-    def __init__(self, *, ratio: float = 0.2, per_second: float = 1.0, capacity: float = 100.0) -> None:
+    def __init__(
+        self,
+        *,
+        ratio: float = 0.2,
+        per_second: float = 1.0,
+        capacity: float = 100.0,
+        tokens: Optional[float] = None,
+    ) -> None:
         self.ratio = number("retry_budget ratio", ratio)
         self.per_second = number("retry_budget per_second", per_second)
         self.capacity = positive("retry_budget capacity", capacity)
-        self._tokens = self.capacity
+        self._tokens = self.capacity if tokens is None else number("retry_budget tokens", tokens)
         self._earned_at: Optional[float] = None
 
     @property

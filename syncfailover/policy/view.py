@@ -14,7 +14,8 @@ _FOREVER = float("inf")
 class View(NamedTuple):
     """Who may be asked for one model, best first, until `valid_until`."""
 
-    #: By priority, and in it healthy or unknown before degraded; no group is empty.
+    #: By priority; in it those with enough left of their rate limit before those without, and among these healthy or
+    #: unknown before degraded. No group is empty.
     groups: Tuple[Tuple[int, Tuple[Candidate, ...]], ...]
     #: The first group's candidates: whom a fresh call chooses among.
     first: Tuple[Candidate, ...]
@@ -36,20 +37,23 @@ class View(NamedTuple):
 def look(
     by_priority: Iterable[Node],
     rests: Rests,
+    scarce: Rests,
     model: Optional[str],
     now: float,
     time: Callable[[], float],
 ) -> View:
     """See who is eligible for `model` now, and when time alone will change that."""
-    groups: Dict[Tuple[int, bool], List[Candidate]] = {}
+    groups: Dict[Tuple[int, bool, bool], List[Candidate]] = {}
     changes_at: List[float] = [_FOREVER]
     for node in by_priority:
         if node.endpoint.serves(model) is None:
             continue
         if node.usable(now) and now >= rests.until(node.name, model):
             degraded = node.health.status is HealthStatus.DEGRADED
+            plenty_at = scarce.until(node.name, model)
             candidate = Candidate(node, model, node.weight(now), time)
-            groups.setdefault((node.priority, degraded), []).append(candidate)
+            groups.setdefault((node.priority, now < plenty_at, degraded), []).append(candidate)
+            changes_at.append(plenty_at)
             if node.recovered_at is not None and now < node.recovered_at + SLOW_START_S:
                 changes_at.append(now + _RAMP_STEP_S)
         else:

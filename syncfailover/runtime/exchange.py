@@ -58,6 +58,9 @@ def exchange(
             error.__dict__.pop("request", None)  # it holds the key
             raise
         return _fault(error, clock, secrets)  # also what http.client raises on numbers that are none
+    finally:
+        if clock.kill_switch is not None:
+            clock.kill_switch.let_go()
     response.take(body)
     return Received(
         response.status_code,

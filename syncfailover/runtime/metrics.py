@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, Sequence, Union
 
-from ..events import AttemptRecord
+from ..policy.histogram import LatencyHistogram
+from ..policy.outcome import CALLED_OFF, OK
 from . import process
+from .attempt import Tried
+from .registry import Registry
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -19,99 +21,104 @@ class Metrics:
     """What a client has done since it was made.
 
     Args:
-        clock: seconds, monotonic.
+        registry: whose endpoints are counted; it brings the clock, and how long each was up.
 
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = clock()
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._lock = threading.Lock()
-        # All guarded by _lock.
-        self._total = self._successful = self._failed_over = self._unpriced = 0
-        self._latency_ms = 0.0
-        self._cost_usd: Union[int, Decimal] = 0
-        self._endpoints: Dict[str, _EndpointCounters] = {}
+        self._begin()
         process.register(self)
 
-    def record(
-        self, ledger: Sequence[AttemptRecord], latency_ms: float, *, succeeded: bool, cost: Optional[Decimal]
-    ) -> None:
-        """Count one call, with all its attempts; `cost` is in USD, None where it is not known."""
+    def _begin(self) -> None:
+        self._started = self._registry.clock()
+        # All guarded by _lock.
+        self._calls = _Counters()
+        self._unpriced = self._hedged = 0
+        self._endpoints = {endpoint.name: _Counters() for endpoint in self._registry.endpoints}
+
+    def record(self, tries: Sequence[Tried], latency_ms: float, *, succeeded: bool) -> None:
+        """Count one call, with all its attempts."""
         with self._lock:
-            self._total += 1
-            self._latency_ms += latency_ms
-            if succeeded:
-                self._successful += 1
-                self._unpriced += cost is None
-            if len(ledger) > 1 and any(record.endpoint != ledger[0].endpoint for record in ledger):
-                self._failed_over += 1
-            for record in ledger:
-                counters = self._endpoints.get(record.endpoint)
-                if counters is None:
-                    counters = self._endpoints[record.endpoint] = _EndpointCounters()
-                counters.add(record)
-            if cost is not None:  # only the answer costs, and the last attempt brought it
-                self._cost_usd += cost
-                self._endpoints[ledger[-1].endpoint].cost_usd += cost
+            calls = self._calls
+            calls.add(latency_ms, OK.name if succeeded else "")
+            if succeeded and tries[-1].cost is None:
+                self._unpriced += 1
+            for tried in tries:
+                record, cost = tried.record, tried.cost
+                counters = self._endpoints[record.endpoint]
+                counters.add(record.latency_ms, record.outcome)
+                if cost is not None:
+                    counters.cost_usd += cost
+                    calls.cost_usd += cost
+            if len(tries) > 1:
+                self._record_moves(tries)
+
+    def _record_moves(self, tries: Sequence[Tried]) -> None:
+        """Count the endpoints that failed and were left for another. Hold the lock when calling this."""
+        left = [
+            tried.record.endpoint
+            for tried, following in zip(tries, tries[1:])
+            if tried.record.outcome not in CALLED_OFF and tried.record.endpoint != following.record.endpoint
+        ]
+        for endpoint in left:
+            self._endpoints[endpoint].failed_over += 1
+        self._calls.failed_over += bool(left)
+        self._hedged += any(tried.record.outcome in CALLED_OFF for tried in tries)
+
+    def spent_usd(self) -> Union[int, Decimal]:
+        """Return what all attempts together have cost, as far as it is known."""
+        return self._calls.cost_usd
 
     def read(self) -> Dict[str, Any]:
-        """Return everything as one consistent dictionary.
-
-        Times are in milliseconds, costs in USD, rates from 0 to 1 (0 before the first call). `failover_count` is
-        the number of calls that left their first endpoint; `unpriced_requests` are successful calls whose cost is
-        not known and so not in `total_cost_usd`.
-        """
+        """Return everything as one consistent dictionary; see `FailoverClient.metrics`."""
+        uptimes_s = self._registry.uptimes_s()
         with self._lock:
-            total, successful = self._total, self._successful
-            return {
-                "total_requests": total,
-                "successful_requests": successful,
-                "failed_requests": total - successful,
-                "failover_count": self._failed_over,
-                "success_rate": successful / total if total else 0.0,
-                "failover_rate": self._failed_over / total if total else 0.0,
-                "average_latency_ms": self._latency_ms / total if total else 0.0,
-                "total_cost_usd": float(self._cost_usd),
-                "unpriced_requests": self._unpriced,
-                "uptime_hours": (self._clock() - self._started) / _SECONDS_PER_HOUR,
-                "endpoints": {name: counters.read() for name, counters in self._endpoints.items()},
+            uptime_s = self._registry.clock() - self._started
+            endpoints = {
+                name: {**counters.read(uptimes_s[name]), "outcomes": dict(counters.outcomes)}
+                for name, counters in self._endpoints.items()
             }
+            extra = {"unpriced_requests": self._unpriced, "hedged_requests": self._hedged}
+            return {**self._calls.read(uptime_s), **extra, "endpoints": endpoints}
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child, and count from nothing: the parent's calls are the parent's."""
         self._lock = threading.Lock()
-        self._total = self._successful = self._failed_over = self._unpriced = 0
-        self._latency_ms = 0.0
-        self._cost_usd = 0
-        self._endpoints = {}
+        self._begin()
 
 
-class _EndpointCounters:
-    """The share of one endpoint; guarded by the metrics' lock."""
+class _Counters:
+    """Calls of a client, or attempts at one endpoint; guarded by the metrics' lock."""
 
-    __slots__ = ("attempts", "cost_usd", "latency_ms", "outcomes", "successful")
+    __slots__ = ("cost_usd", "failed_over", "latency", "outcomes")
 
     def __init__(self) -> None:
-        self.attempts = self.successful = 0
-        self.latency_ms = 0.0
+        self.failed_over = 0
+        self.latency = LatencyHistogram()
         self.cost_usd: Union[int, Decimal] = 0
         self.outcomes: Dict[str, int] = {}
 
-    def add(self, record: AttemptRecord) -> None:
-        self.attempts += 1
-        self.latency_ms += record.latency_ms
-        self.outcomes[record.outcome] = self.outcomes.get(record.outcome, 0) + 1
-        if record.outcome == "ok":
-            self.successful += 1
+    def add(self, latency_ms: float, outcome: str) -> None:
+        self.latency.add(latency_ms)
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
-    def read(self) -> Dict[str, Any]:
+    def read(self, uptime_s: float) -> Dict[str, Any]:
+        total, latency = self.latency.count, self.latency
+        successful = self.outcomes.get(OK.name, 0)
+        called_off = sum(self.outcomes.get(name, 0) for name in CALLED_OFF)
         return {
-            "total_requests": self.attempts,
-            "successful_requests": self.successful,
-            "failed_requests": self.attempts - self.successful,
-            "success_rate": self.successful / self.attempts,
-            "average_latency_ms": self.latency_ms / self.attempts,
+            "total_requests": total,
+            "successful_requests": successful,
+            "failed_requests": total - successful - called_off,
+            "failover_count": self.failed_over,
+            "success_rate": successful / total if total else 0.0,
+            "failover_rate": self.failed_over / total if total else 0.0,
+            "average_latency_ms": latency.average_ms,
+            "p50_latency_ms": latency.quantile_ms(0.50),
+            "p95_latency_ms": latency.quantile_ms(0.95),
+            "p99_latency_ms": latency.quantile_ms(0.99),
             "total_cost_usd": float(self.cost_usd),
-            "outcomes": dict(self.outcomes),
+            "uptime_hours": uptime_s / _SECONDS_PER_HOUR,
         }

@@ -7,7 +7,8 @@ from time import monotonic
 from ..endpoint import Endpoint
 from ..policy.health import ProbeResult, judge
 from .exchange import exchange, key_unavailable
-from .transport import EndpointRequest, Transports
+from .target import EndpointRequest
+from .transport import Transports
 from .wire import AttemptClock
 
 #: Bytes of a probe's answer at most: a long model list fits, an endless body does not.
@@ -27,7 +28,7 @@ class HttpProbe:
         headers = dict(target.headers)
         began = monotonic()
         try:
-            secrets = transport.authorize(headers)
+            secrets = transport.authorize(headers, target)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
             return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
         request = EndpointRequest.to(target, "GET", headers)

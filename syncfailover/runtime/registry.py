@@ -5,18 +5,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import AbstractSet, Any, Callable, Iterable, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple, Type
 
 from ..endpoint import Endpoint
 from ..errors import NoEndpointAvailable
 from ..policy.breaker_config import BreakerConfig
 from ..policy.health import HealthConfig, ProbeResult
+from ..policy.line import Ticket
 from ..policy.node import Attempt
 from ..policy.outcome import Outcome
 from ..policy.pool import EndpointPool
+from ..policy.rate_limit import Room
 from ..policy.retry import RetryBudget
 from ..policy.snapshot import Snapshot
-from ..validation import reject
+from ..validation import integer, reject
 from . import process
 from .dispatch import Dispatcher
 from .state_log import LOGGED, log_change
@@ -48,6 +50,7 @@ class Registry:
         probe_interval: seconds; with `probe_timeout` it decides when knowledge is stale.
         probe_timeout: seconds.
         retry_budget: retries that all calls share; None takes 20 % of calls and one per second.
+        queue_size: callers that may wait at a time while nobody can serve; see `queue_timeout` of a client.
         clock: seconds, monotonic.
         sleep: what waits between attempts, in seconds.
         chance: random numbers from 0 to 1.
@@ -76,6 +79,7 @@ class Registry:
         probe_interval: float = 2.0,
         probe_timeout: float = 1.0,
         retry_budget: Optional[RetryBudget] = None,
+        queue_size: int = 100,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
@@ -106,7 +110,9 @@ class Registry:
             health=health,
             budget=budget,
             chance=chance,
+            queue_size=integer("queue_size", queue_size),
         )
+        self.queue_size = queue_size
         self.endpoints: Tuple[Endpoint, ...] = self._pool.endpoints
         self.probe_interval = probe_interval
         self.probe_timeout = probe_timeout
@@ -114,13 +120,15 @@ class Registry:
         self.chance = chance
         self._sleep = sleep
         self._outbox = self._pool.outbox
+        self._lines = self._pool.lines
         self._dispatcher = Dispatcher(self._outbox)
         for event in LOGGED:
             self._dispatcher.on(event, log_change)
         self.on = self._dispatcher.on
         self.wants = self._dispatcher.wants
         self.emit = self._dispatcher.tell
-        self._snapshot = self._pool.snapshot(clock())  # replaced whole under _lock, read without it
+        self._made_at = clock()
+        self._snapshot = self._pool.snapshot(self._made_at)  # replaced whole under _lock, read without it
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
@@ -193,13 +201,21 @@ class Registry:
                 self._changed.wait(min(left, _SNAPSHOT_AGE_S))
         return True
 
-    def unavailable(self) -> NoEndpointAvailable:
-        """Make the error that says of each endpoint why it cannot be asked."""
+    def unavailable(
+        self, kind: Type[NoEndpointAvailable] = NoEndpointAvailable, what: str = "", **data: Any
+    ) -> NoEndpointAvailable:
+        """Make the error that says of each endpoint why it cannot be asked, and when one may be again."""
         with self._lock:
             now = self.clock()
             snapshot, retry_after = self._pool.snapshot(now), self._pool.retry_after_s(now)
-        message = f"no endpoint available: {snapshot}"
-        return NoEndpointAvailable(message, retry_after=retry_after, snapshot=snapshot)
+        message = f"no endpoint available{what}: {snapshot}"
+        return kind(message, retry_after=retry_after, snapshot=snapshot, **data)
+
+    def uptimes_s(self) -> Dict[str, float]:
+        """Return for how many seconds each endpoint was up, since the registry was made."""
+        with self._lock:
+            now = self.clock()
+            return {name: now - self._made_at - down for name, down in self._pool.downtimes_s(now).items()}
 
     def force_open(self, name: str) -> None:
         """Send nothing to this endpoint until `reset`."""
@@ -215,12 +231,14 @@ class Registry:
 
     # What the failover loop, the monitor and a `Course` ask: the pool's own methods under the lock
 
-    def begin(self, now: float, model: Optional[str]) -> Optional[Attempt]:
-        """Choose for a fresh call, failing open where nobody is eligible."""
+    def begin(
+        self, now: float, model: Optional[str], affinity: Any = None, *, waits: bool = False
+    ) -> Optional[Attempt]:
+        """Choose for a fresh call; where nobody is eligible, one that waits gets None, any other fails open."""
         if self._pid != process.getpid():
             self.after_fork()
         with self._lock:
-            attempt = self._pool.begin(now, model)
+            attempt = self._pool.begin(now, model, affinity, waits=waits)
             self._dirty = True
             if self._outbox:
                 self._changed.notify_all()
@@ -254,15 +272,19 @@ class Registry:
         self._tell(attempt)
         return attempt
 
-    def report(self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None) -> None:
+    def report(
+        self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None, room: Optional[Room] = None
+    ) -> None:
         """Let the result of an attempt change what is known; only the first report of an attempt counts."""
         if now is None:
             now = self.clock()
         with self._lock:
-            self._pool.report(attempt, outcome, now)
+            self._pool.report(attempt, outcome, now, room)
             self._dirty = True
             if self._outbox:
                 self._changed.notify_all()
+            if self._lines:
+                self._call_next()
         if self._outbox:
             self._dispatcher.drain()
 
@@ -272,6 +294,46 @@ class Registry:
             self._pool.release(attempt)
             self._dirty = True
             self._changed.notify_all()
+            self._call_next()
+
+    def wait_turn(self, ticket: Ticket, until: float) -> Optional[Attempt]:
+        """Wait in line until it is this ticket's turn; None when its time is over, or where the line is full."""
+        with self._lock:
+            ticket.attempt, ticket.turn = None, threading.Condition(self._lock)
+            ticket.refused = not self._lines.join(ticket, self.clock())
+        try:
+            while not ticket.refused and self._stand(ticket, until):
+                self._dispatcher.drain()
+        except BaseException:
+            if ticket.attempt is not None:
+                self.release(ticket.attempt)
+            raise
+        finally:
+            with self._lock:
+                self._lines.leave(ticket)
+                self._dirty = True
+                self._call_next()
+        self._tell(ticket.attempt)
+        return ticket.attempt
+
+    def _stand(self, ticket: Ticket, until: float) -> bool:
+        """Stand in line until something happens; tell whether to go on standing."""
+        with self._lock:
+            now = self.clock()
+            served = self._pool.serve(ticket.model, now)
+            if ticket.attempt is not None or now >= until:
+                return False
+            if served is not None:
+                served.turn.notify()  # who calls the next one when it is on its way
+            line = self._lines[ticket.model]
+            is_first = line is not None and line.first() is ticket
+            ticket.turn.wait(min(until - now, _SNAPSHOT_AGE_S) if is_first else until - now)
+            return True
+
+    def _call_next(self) -> None:
+        """Have the first of each line look whether it is their turn. Hold the lock when calling this."""
+        for ticket in self._lines.firsts():
+            ticket.turn.notify()
 
     def probed(self, result: ProbeResult) -> None:
         """Let a probe change what is known."""
@@ -279,6 +341,7 @@ class Registry:
             self._pool.probed(result, self.clock())
             self._dirty = True
             self._changed.notify_all()
+            self._call_next()
         self._dispatcher.drain()
 
     def last_success(self, name: str) -> Optional[float]:
@@ -294,6 +357,11 @@ class Registry:
         """Return when the first that is up may be asked."""
         with self._lock:
             return self._pool.ready_at(now, model, exclude)
+
+    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
+        """Tell whether waiting could help."""
+        with self._lock:
+            return self._pool.may_recover(model, exclude)
 
     def smaller_windows(self, attempt: Attempt) -> AbstractSet[str]:
         """Name those whose context window is no larger."""
@@ -330,4 +398,5 @@ class Registry:
             self._pool.control(name, order, self.clock())
             self._dirty = True
             self._changed.notify_all()
+            self._call_next()
         self._dispatcher.drain()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
-from datetime import timedelta
 from typing import (
     Any,
     Dict,
     Iterable,
     Iterator,
     MutableMapping,
-    NamedTuple,
     Optional,
     Sequence,
-    Tuple,
+    Set,
 )
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -28,111 +27,21 @@ from urllib3.util.retry import Retry
 from .._version import __version__
 from ..endpoint import Endpoint
 from . import process
+from .target import EndpointResponse, Fixed, Target
 from .wire import POOLS
+
+_log = logging.getLogger(__name__)
 
 #: Idle connections kept per endpoint: a thread that finds none opens one, and one too many is closed again.
 _POOL_SIZE = 128
 
-_NO_TIME = timedelta(0)
 _SHORTEST_SECRET = 6
 _NO_SECRETS = ("bearer", "application/json")
+#: Characters of a path that are not quoted.
+_LEFT_AS_IT_IS = "/?&=%:@!$'()*+,;~-._"
 
 #: Before 2.29 requests wrote chunks to the socket itself, past the pool and its timeouts.
 _CHUNKS_BY_HAND = tuple(map(int, requests_version.split(".")[:2])) < (2, 29)
-
-
-class EndpointResponse(requests.Response):
-    """A response whose dearer parts (headers, cookies) are made when somebody looks."""
-
-    def __init__(self, request: requests.PreparedRequest, raw: Any) -> None:
-        self._content = False
-        self._content_consumed = False
-        self._next = None
-        self._headers: Any = None
-        self._cookies: Any = None
-        self.status_code = raw.status
-        self.reason = raw.reason
-        self.raw = raw
-        self.url = request.url or ""
-        self.request = request
-        self.history = []
-        self.elapsed = _NO_TIME
-
-    @property
-    def headers(self) -> Any:
-        """The reply's headers, case-insensitive."""
-        if self._headers is None:
-            self._headers = requests.structures.CaseInsensitiveDict(getattr(self.raw, "headers", {}))
-        return self._headers
-
-    @headers.setter
-    def headers(self, value: Any) -> None:
-        self._headers = value
-
-    @property
-    def encoding(self) -> Optional[str]:
-        """The encoding that the headers name, or the one set by the caller."""
-        if "_encoding" not in self.__dict__:
-            self._encoding = requests.utils.get_encoding_from_headers(self.headers)
-        return self._encoding
-
-    @encoding.setter
-    def encoding(self, value: Optional[str]) -> None:
-        self._encoding = value
-
-    @property
-    def cookies(self) -> Any:
-        """The cookies that this reply sets."""
-        if self._cookies is None:
-            self._cookies = requests.cookies.RequestsCookieJar()
-            requests.cookies.extract_cookies_to_jar(self._cookies, self.request, self.raw)
-        return self._cookies
-
-    @cookies.setter
-    def cookies(self, value: Any) -> None:
-        self._cookies = value
-
-    def take(self, body: bytes) -> None:
-        """Hold the complete body, read elsewhere."""
-        self._content = body
-        self._content_consumed = True
-
-
-class Target:
-    """A path at an endpoint: its URL, and the headers that are the same every time."""
-
-    __slots__ = ("headers", "path_url", "shown_url", "url")
-
-    def __init__(self, url: str, query: str, headers: Dict[str, str]) -> None:
-        parts = urlsplit(url)
-        self.url = url + (("&" if "?" in url else "?") + query if query else "")
-        #: Without the endpoint's own parameters, which may hold a key.
-        self.shown_url = url
-        self.path_url = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self.headers = headers
-
-
-class EndpointRequest(requests.PreparedRequest):
-    """A prepared request whose path and query were worked out before."""
-
-    path_url: str = ""
-
-    @classmethod
-    def to(cls, target: Target, method: str | None, headers: Any, body: Any = None) -> EndpointRequest:
-        """Make a request that is ready to be sent to a target."""
-        request = cls()
-        request.method, request.url, request.path_url = method, target.url, target.path_url
-        request.headers, request.body = headers, body
-        return request
-
-
-class _Fixed(NamedTuple):
-    """What every request to an endpoint carries."""
-
-    own: Dict[str, str]
-    #: Those, and what any HTTP client says of itself.
-    headers: Dict[str, str]
-    secrets: Tuple[str, ...]
 
 
 class EndpointTransport(HTTPAdapter):
@@ -145,50 +54,67 @@ class EndpointTransport(HTTPAdapter):
         self.query = urlencode(endpoint.params)
         self._pool: Any = None
         self._proxies: Optional[Dict[str, str]] = None
-        self._targets: Dict[str, Target] = {}
-        self._fixed: Optional[_Fixed] = None
+        self._targets: Dict[Any, Target] = {}
+        self._fixed: Dict[str, Fixed] = {}
+        self._left_out: Set[str] = set()
         process.register(self)
 
     # Requests, worked out once per path
 
-    def target(self, path: str) -> Target:
-        """Return URL and fixed headers for a path relative to the base URL."""
-        found = self._targets.get(path)
+    def target(self, path: str, model: Optional[str] = None) -> Target:
+        """Return URL and fixed headers for a path relative to the base URL, asked for this endpoint's `model`."""
+        return self._targets.get(path) or self._new_target(path, model)
+
+    def _new_target(self, path: str, model: Optional[str]) -> Target:
+        template = self.endpoint.call_path
+        # Where each model has its own path, none is kept under the path alone.
+        key = path if template is None else (path, model)
+        found = self._targets.get(key)
         if found is None:
-            url = self.endpoint.base_url + "/" + quote(path.lstrip("/"), safe="/?&=%:@!$'()*+,;~-._")
-            found = Target(url, self.query, self._fixed_parts().headers)
-            if len(self._targets) < 256:  # paths come from callers and may be without number
-                self._targets[path] = found
+            place = quote(path.lstrip("/"), safe=_LEFT_AS_IT_IS)
+            if template is not None and model:
+                place = template.format(model=quote(model, safe=""), path=place)
+            found = Target(path, f"{self.endpoint.base_url}/{place}", self.query, self._fixed_parts(path))
+            if len(self._targets) < 256:  # paths and models come from callers and may be without number
+                self._targets[key] = found
         return found
 
     def probe_target(self) -> Target:
         """Return URL and fixed headers of the health check."""
-        return Target(self.endpoint.probe_url(), self.query, self._fixed_parts().headers)
+        path = self.endpoint.health_check_path
+        return Target(path, self.endpoint.probe_url(), self.query, self._fixed_parts(path))
 
-    @property
-    def own_headers(self) -> Dict[str, str]:
-        """The headers that belong to this endpoint, its key's among them; for nobody else."""
-        return self._fixed_parts().own
-
-    def authorize(self, headers: MutableMapping[str, Any]) -> Sequence[str]:
+    def authorize(self, headers: MutableMapping[str, Any], target: Target) -> Sequence[str]:
         """Put a key that has to be asked for into headers; return everything among them that must not be shown."""
-        secrets = self._fixed_parts().secrets
         if not callable(self.endpoint.api_key):
-            return secrets
+            return target.secrets
         key = self.endpoint.key()
-        name, value = self.endpoint.auth_header(key)
+        name, value = self.endpoint.auth_header(key, target.path)
         if not name or not key:
-            return secrets
+            return target.secrets
         headers[name] = value
-        return (*secrets, *worth_hiding(key))
+        return (*target.secrets, *worth_hiding(key))
 
-    def _fixed_parts(self) -> _Fixed:
-        if self._fixed is None:
+    def accepted(self, payload: Dict[str, Any]) -> Dict[str, Any]:
+        """Return what of a payload this endpoint accepts; say once of each field that it is left out."""
+        fields = self.endpoint.fields
+        if fields is None or fields.issuperset(payload):
+            return payload
+        news = sorted(set(payload) - fields - self._left_out)
+        if news and len(self._left_out) < 256:  # names come from callers
+            self._left_out.update(news)
+            shown = ", ".join(name if name.isprintable() else ascii(name) for name in news)
+            _log.info("%s: not sent, for it does not accept them: %s", self.endpoint.name, shown)
+        return {name: value for name, value in payload.items() if name in fields}
+
+    def _fixed_parts(self, path: str) -> Fixed:
+        scheme = self.endpoint.auth_scheme(path)
+        if scheme not in self._fixed:
             endpoint = self.endpoint
             own = dict(endpoint.headers)
             secrets = worth_hiding(*endpoint.params.values())
             if isinstance(endpoint.api_key, str):
-                name, value = endpoint.auth_header(endpoint.api_key)
+                name, value = endpoint.auth_header(endpoint.api_key, path)
                 if name:
                     own[name] = value
                 secrets.extend(worth_hiding(endpoint.api_key))
@@ -202,8 +128,8 @@ class EndpointTransport(HTTPAdapter):
             common = default_headers()
             common["User-Agent"] = f"syncfailover/{__version__}"
             common.update(own)  # case-insensitively, so that none is sent twice
-            self._fixed = _Fixed(own, dict(common), tuple(secrets))
-        return self._fixed
+            self._fixed[scheme] = Fixed(own, dict(common), tuple(secrets))
+        return self._fixed[scheme]
 
     # What HTTPAdapter.send asks for on every call, answered from memory
 

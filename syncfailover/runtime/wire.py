@@ -12,6 +12,7 @@ import io
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -19,6 +20,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
+
+from ..policy.node import Attempt
 
 #: A pooled connection that the server had closed fails at once; one that breaks later was working on the request.
 _STALE_WITHIN_S = 1.0
@@ -47,12 +50,31 @@ class AttemptClock(Timeout):
         self.dialed = False
         #: Whether a proxy is being asked for a tunnel, which is not yet the request.
         self.tunnelling = False
+        #: What the attempt can be cut off by; None where nobody will.
+        self.kill_switch: Optional[_KillSwitch] = None
         #: Query parameters of the endpoint, added below urllib3, whose debug log would show them.
         self.query = ""
         #: Whether the first byte of the request has been handed to the socket.
         self.sent = False
         #: Whether a byte of the reply has arrived.
         self.answered = False
+
+    @classmethod
+    def of(cls, attempt: Attempt, connect_s: float) -> AttemptClock:
+        """Time an attempt; one that takes part in a race can be called off."""
+        clock = cls(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
+        if attempt.race is not None:
+            clock.kill_switch = _KillSwitch()
+            attempt.clock = clock
+            if attempt.aborted:  # before there was a clock to tell
+                clock.abort()
+        return clock
+
+    def abort(self) -> None:
+        """End the attempt at once, from another thread."""
+        self.deadline = 0.0
+        if self.kill_switch is not None:
+            self.kill_switch.cut()
 
     def left_s(self) -> float:
         """Return the seconds left, never less than a socket can be given."""
@@ -82,6 +104,47 @@ class AttemptClock(Timeout):
     @property
     def read_timeout(self) -> float:  # noqa: D102
         return self.left_s()
+
+
+class _KillSwitch:
+    """The socket that an attempt uses now, for somebody else to shut down; not a moment longer than it is used."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # All guarded by _lock.
+        self._sock: Optional[socket.socket] = None
+        self._owned = self._cut = False
+
+    def hold(self, sock: Any, *, owned: bool = False) -> None:
+        """Use this socket from now on; one that is `owned` is closed when it is let go."""
+        sock = getattr(sock, "socket", sock)  # urllib3 wraps TLS inside of TLS
+        with self._lock:
+            self._put(sock, owned=owned)
+            if self._cut:
+                self._shut()
+
+    def let_go(self) -> None:
+        """Use none any more: the connection may serve another attempt."""
+        with self._lock:
+            self._put(None, owned=False)
+
+    def cut(self) -> None:
+        """Shut down what is used, now or later."""
+        with self._lock:
+            self._cut = True
+            self._shut()
+
+    def _put(self, sock: Optional[socket.socket], *, owned: bool) -> None:
+        if self._owned and self._sock is not None:
+            self._sock.close()
+        self._sock, self._owned = sock, owned
+
+    def _shut(self) -> None:
+        if self._sock is not None:
+            with suppress(OSError):  # it is closed already
+                socket.socket.shutdown(
+                    self._sock, socket.SHUT_RDWR
+                )  # below TLS, whose state is another thread's
 
 
 class _FinalResponse(http.client.HTTPResponse):
@@ -157,6 +220,8 @@ class _DeadlineMixin(_Connection):
         if clock is not None:
             if self.sock is None:
                 self.connect()
+            if clock.kill_switch is not None:
+                clock.kill_switch.hold(self.sock)
             self.sock.settimeout(clock.left_s())
             clock.sent = not clock.tunnelling
         super().send(data)
@@ -185,10 +250,12 @@ class _DeadlineMixin(_Connection):
         refused: Optional[OSError] = None
         for family, kind, protocol, _name, address in found:
             left = deadline - monotonic()
-            if left <= 0:
+            if left <= 0 or (self.clock is not None and self.clock.expired):
                 break
             sock = socket.socket(family, kind, protocol)
             try:
+                if self.clock is not None and self.clock.kill_switch is not None:
+                    self.clock.kill_switch.hold(sock.dup(), owned=True)  # TLS will take the socket over
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(left)
@@ -237,13 +304,16 @@ class _PoolMixin(_Pool):
             return super()._make_request(conn, *args, **kwargs)
         reused = conn.sock is not None
         began = monotonic()
-        conn.clock = clock
+        before, conn.clock = conn.clock, clock
+        if before is not None and before.kill_switch is not None:
+            before.kill_switch.let_go()
         try:
             return super()._make_request(conn, *args, **kwargs)
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
             body = kwargs.get("body")
             repeatable = clock.mends_stale and (body is None or isinstance(body, (bytes, str)))
-            fresh_fault = not reused or clock.answered or monotonic() - began > _STALE_WITHIN_S
+            over = clock.expired or monotonic() - began > _STALE_WITHIN_S
+            fresh_fault = not reused or clock.answered or over
             if fresh_fault or not repeatable:
                 raise
         # The server had closed this idle connection: nothing was received, so once more over a new one.

@@ -47,6 +47,8 @@ TABLE = {
         *("failure", "anywhere", False, True, "pair, if asked", 0.0, False),
         errors.AllEndpointsFailed,
     ),
+    "outpaced": ("neutral", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
+    "stalled": ("failure", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
     "invalid_reply": ("failure", "anywhere", False, False, None, 0.0, True, errors.InvalidReply),
 }
 

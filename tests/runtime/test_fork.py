@@ -57,13 +57,13 @@ def test_a_fork_while_every_lock_is_held(upstreams: List[FakeUpstream], make_cli
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with client.registry._lock, client._monitor._lock, client._caller.metrics._lock:
+        with client.registry._lock, client._monitor._lock, client._caller.terms.metrics._lock:
             held.set()
             release.wait(20.0)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait()
+    assert held.wait(20.0)
     try:
         assert in_child(lambda: bool(client.chat("child").text))
     finally:

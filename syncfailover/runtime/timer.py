@@ -1,0 +1,118 @@
+"""A thread that does things later, unless they are called off first: most are."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from heapq import heapify, heappop, heappush
+from time import monotonic
+from typing import List, Protocol, Tuple
+
+from . import process
+
+#: Entries at which those called off are looked for the first time.
+_SWEEP_AT = 1024
+
+
+class Later(Protocol):
+    """Something to do at its time."""
+
+    #: Whether there is nothing to do any more.
+    off: bool
+
+    def fire(self) -> None:
+        """Do it; on the timer's thread, so it had better be quick."""
+
+
+class Timer:
+    """Fires what is due. Its thread starts with the first entry and ends when the timer is closed or dropped."""
+
+    def __init__(self) -> None:
+        self._reset()
+        process.register(self)
+
+    def _reset(self) -> None:
+        self._clockwork = _Clockwork()
+        self._finalizer = weakref.finalize(self, self._clockwork.close)
+        self._finalizer.atexit = False
+
+    def add(self, due: float, later: Later) -> bool:
+        """Fire `later` at `due` on the monotonic clock; False where no thread can be had."""
+        return self._clockwork.add(due, later)
+
+    def close(self) -> None:
+        """End the thread; what is due later is not fired."""
+        self._finalizer()
+
+    def after_fork(self) -> None:
+        """Forget the parent's thread and what it was to do."""
+        self._finalizer.detach()
+        self._reset()
+
+
+class _Clockwork:
+    """What the thread knows; it does not know the timer, so that one can be dropped."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        # All guarded by _changed.
+        self._entries: List[Tuple[float, int, Later]] = []
+        self._count = 0
+        self._wakes_at = 0.0
+        self._sweep_at = _SWEEP_AT
+        self._running = self._closed = False
+
+    def add(self, due: float, later: Later) -> bool:
+        with self._changed:
+            if not self._running and not self._start():
+                return False
+            if len(self._entries) >= self._sweep_at:
+                self._sweep()
+            self._count += 1
+            heappush(self._entries, (due, self._count, later))
+            if due < self._wakes_at:
+                self._changed.notify()
+        return True
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _start(self) -> bool:
+        """Hold the lock when calling this."""
+        if self._closed:
+            return False
+        try:
+            threading.Thread(target=self._run, name="syncfailover-timer", daemon=True).start()
+        except RuntimeError:  # thread limit, interpreter shutdown: nothing is done later then
+            return False
+        self._running, self._wakes_at = True, float("inf")
+        return True
+
+    def _run(self) -> None:
+        while True:
+            due: List[Later] = []
+            with self._changed:
+                now = monotonic()
+                while self._entries and (self._entries[0][0] <= now or self._entries[0][2].off):
+                    later = heappop(self._entries)[2]
+                    if not later.off:
+                        due.append(later)
+                if self._closed:
+                    return
+                if not due:
+                    self._wait(now)
+            for later in due:
+                later.fire()
+
+    def _sweep(self) -> None:
+        """Drop what was called off. Hold the lock when calling this."""
+        self._entries = [entry for entry in self._entries if not entry[2].off]
+        heapify(self._entries)
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._entries))
+
+    def _wait(self, now: float) -> None:
+        """Hold the lock when calling this."""
+        self._wakes_at = self._entries[0][0] if self._entries else float("inf")
+        self._changed.wait(self._wakes_at - now if self._entries else None)
