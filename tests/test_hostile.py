@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -192,20 +193,24 @@ def test_a_slow_listener_holds_up_only_its_own_calls(upstreams: List[FakeUpstrea
 
 
 def test_an_interrupted_listener_costs_no_permit(upstreams: List[FakeUpstream], make_client: Any) -> None:
-    """SystemExit in a listener ends the call and gives the half-open trial back."""
+    """Ctrl-C while a listener hears of a change ends the call and gives the half-open trial back."""
     client = make_client(endpoints_of(upstreams[:1]), recovery_timeout=0.05, max_retries=0)
     upstreams[0].calls.script(Status(500), Status(500), Status(500))
     for _ in range(3):
         with pytest.raises(AllEndpointsFailed):
             client.chat("Hi")
 
+    over = threading.Event()
+
     def leave(event: Any) -> None:
-        raise SystemExit
+        signal.raise_signal(signal.SIGINT)
+        over.wait(5.0)
 
     stop = client.on("breaker_half_opened", leave)
     assert client.registry.wait_for(lambda now: now["a"].eligible, 2.0)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         client.chat("Hi")
+    over.set()
     stop()
     assert client.status()["a"].in_flight == 0
     assert client.chat("Hi").text

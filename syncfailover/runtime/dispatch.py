@@ -1,15 +1,26 @@
-"""Events to callbacks: in order, outside every lock, and whatever a callback does to itself."""
+"""Events to callbacks: in order, outside every lock, and whatever a callback does to itself.
+
+Changes of state are first written to the log by whoever caused them, and then told to listeners on a thread of their
+own, for which the cause waits a moment: a listener that is quick has heard of a change before the call goes on, one
+that blocks holds up nobody but the listeners after it. Events of one call are told on that call's own thread.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from typing import Any, Callable, Deque, Dict, Generic, List, TypeVar
 
 from ..events import EVENTS, Event
 from ..validation import one_of, reject
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that whoever caused a change waits for its listeners.
+_PATIENCE_S = 0.1
+#: Changes kept for listeners that are slow; beyond, the oldest are dropped.
+_PENDING = 1000
 
 Callback = Callable[[Event], Any]
 Item = TypeVar("Item")
@@ -30,16 +41,36 @@ class Outbox(Generic[Item]):
 
     def drain(self) -> None:
         """Deliver what is queued, unless another thread is doing so."""
-        while self.queue:
+        while self.queue and self._claim():
+            self._deliver_claimed()
+
+    def drain_aside(self, patience_s: float) -> None:
+        """Do the same on a thread of its own, and wait for it that many seconds at most."""
+        if not self.queue or not self._claim():
+            return
+        aside = threading.Thread(target=self._deliver_aside, name="syncfailover-events", daemon=True)
+        try:
+            aside.start()
+        except RuntimeError:  # thread limit, interpreter shutdown
+            self._deliver_claimed()
+        else:
+            aside.join(patience_s)
+
+    def _claim(self) -> bool:
+        with self._lock:
+            claimed, self._draining = not self._draining, True
+        return claimed
+
+    def _deliver_claimed(self) -> None:
+        try:
+            self._deliver_all()
+        finally:
             with self._lock:
-                if self._draining:
-                    return
-                self._draining = True
-            try:
-                self._deliver_all()
-            finally:
-                with self._lock:
-                    self._draining = False
+                self._draining = False
+
+    def _deliver_aside(self) -> None:
+        self._deliver_claimed()
+        self.drain()  # what came between the last look and the end of the claim
 
     def after_fork(self) -> None:
         """Forget a thread of the parent that was delivering."""
@@ -59,13 +90,41 @@ class Outbox(Generic[Item]):
 
 
 class Dispatcher:
-    """The callbacks of `client.on`, and the outbox that feeds them."""
+    """The log, the callbacks of `client.on`, and the outboxes that feed them.
 
-    def __init__(self, queue: Deque[Event]) -> None:
-        self._outbox = Outbox(self._call, queue)
+    Args:
+        queue: changes of state, in order.
+        log: writes a line for each.
+
+    """
+
+    def __init__(self, queue: Deque[Event], log: Callable[[Event], None]) -> None:
+        self._log = log
+        self._changes = Outbox(self._log_and_pass_on, queue)
+        self._pending: Outbox[Event] = Outbox(self._call, deque(maxlen=_PENDING))
+        self._warned = False  # a second warning does no harm
         self._lock = threading.Lock()
         self._callbacks: Dict[str, List[Callback]] = {}  # replaced whole under _lock, read without it
-        self.drain = self._outbox.drain
+
+    def drain(self) -> None:
+        """Log what has changed, and tell the listeners."""
+        self._changes.drain()
+        self._pending.drain_aside(_PATIENCE_S)
+
+    def _log_and_pass_on(self, event: Event) -> None:
+        try:
+            self._log(event)
+        finally:
+            if event.name in self._callbacks:
+                self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
+        pending = self._pending.queue
+        if len(pending) == _PENDING and not self._warned:
+            self._warned = True
+            names = sorted({repr(callback) for callbacks in self._callbacks.values() for callback in callbacks})
+            logger.warning("a listener blocks; the oldest events are dropped (%s)", ", ".join(names))
+        pending.append(event)
 
     def on(self, event: str, callback: Callback) -> Callable[[], None]:
         """Call `callback(event)` for each event of that name; return a function that ends it.
@@ -92,13 +151,14 @@ class Dispatcher:
     def after_fork(self) -> None:
         """Replace the locks in a forked child."""
         self._lock = threading.Lock()
-        self._outbox.after_fork()
+        self._changes.after_fork()
+        self._pending.after_fork()
 
     def _call(self, event: Event) -> None:
         for callback in self._callbacks.get(event.name, ()):
             try:
                 callback(event)
-            except Exception:  # the next listener still hears of it
+            except (Exception, SystemExit):  # the next listener still hears of it
                 logger.exception("listener %r for event %r raised", callback, event.name)
 
     def _off(self, event: str, callback: Callback) -> None:

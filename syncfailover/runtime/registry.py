@@ -21,7 +21,7 @@ from ..policy.snapshot import Snapshot
 from ..validation import integer, reject
 from . import process
 from .dispatch import Dispatcher
-from .state_log import LOGGED, log_change
+from .state_log import log_change
 
 _NOBODY: AbstractSet[str] = frozenset()
 #: A snapshot is made anew at least this often, in seconds: time alone reopens breakers and makes probes stale.
@@ -121,9 +121,7 @@ class Registry:
         self._sleep = sleep
         self._outbox = self._pool.outbox
         self._lines = self._pool.lines
-        self._dispatcher = Dispatcher(self._outbox)
-        for event in LOGGED:
-            self._dispatcher.on(event, log_change)
+        self._dispatcher = Dispatcher(self._outbox, log_change)
         self.on = self._dispatcher.on
         self.wants = self._dispatcher.wants
         self.emit = self._dispatcher.tell
