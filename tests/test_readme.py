@@ -168,7 +168,7 @@ def test_the_commands_are_those_of_the_command_line() -> None:
     parser = cli._parser()
     examples = re.findall(r"^syncfailover .*$", section, re.MULTILINE)
     understood = [parser.parse_args(shlex.split(example, comments=True)[1:]) for example in examples]
-    assert len({arguments.command for arguments in understood}) == len(table(README, "## Command line")) == 3
+    assert len({arguments.command for arguments in understood}) == len(table(README, "## Command line")) == 6
 
 
 def drawn(text: str) -> List[Tuple[str, str]]:
@@ -230,7 +230,7 @@ def test_the_events_are_those_of_the_code() -> None:
     assert set(re.findall(r"`(\w+)`", sentence[1])) == EVENTS
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md", "docs/testing.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/testing.md"])
 def test_links_lead_somewhere(page: str) -> None:
     """Every link of a page to a file of this repository leads to one."""
     here = ROOT / page
