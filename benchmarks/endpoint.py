@@ -13,7 +13,7 @@ from upstream import TEXT
 from syncfailover.testing import FakeUpstream, Hang, Ok, Status
 
 #: What a good answer takes, in seconds: it paces the eight threads, so that they are compared and not the machine.
-SERVICE_S = 0.008
+SERVICE_S = 0.02
 
 #: Fault -> how it begins. Errors come at once, for an endpoint that refuses has no work to do.
 FAULTS = {

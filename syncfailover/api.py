@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Hashable, List, Mapping, Optional, Sequence, Union, cast
+from typing import Any, Dict, Hashable, List, Mapping, Optional, Sequence, Union
 
-from .caller import Caller
+from .caller import Caller, Shown
 from .completion.reply import ApiReply, ChatReply
 from .runtime.failover import Done
 from .runtime.timeouts import Timeouts
@@ -75,7 +75,7 @@ class Completions:
     ) -> ChatReply:
         """Ask for one whole answer; see `Chat.__call__`."""
         params = {"messages": _messages(messages), **_checked_params(params)}
-        home = None if affinity is None else _checked_affinity(affinity)
+        home = None if affinity is None else _number_of(affinity)
         done = self._caller.post("chat/completions", "choices", model, timeout, params, home)
         return ChatReply(_payload(done), **_story(done))
 
@@ -116,12 +116,12 @@ class Models:
 _NOT_YET = ("stream", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
 
 
-def _checked_affinity(affinity: Any) -> Hashable:
+def _number_of(affinity: Any) -> int:
+    """Return the number that a conversation is known by: its object may change, or be gone, by the next call."""
     try:
-        hash(affinity)
-    except TypeError:
-        raise reject("affinity", affinity, "something hashable, such as a user's id") from None
-    return cast("Hashable", affinity)
+        return hash(affinity)
+    except Exception as error:
+        raise reject("affinity", Shown(affinity), "something hashable, such as a user's id") from error
 
 
 def _checked_params(params: Dict[str, Any]) -> Dict[str, Any]:

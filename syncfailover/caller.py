@@ -156,17 +156,17 @@ def _serialized(params: Dict[str, Any]) -> bytes:
                 _ENCODER.encode({name: value})
             except (TypeError, ValueError, RecursionError):
                 allowed = f"what JSON can hold ({error})"
-                raise reject(str(name), _Shown(value), allowed) from None
-        raise reject("payload", _Shown(params), f"what JSON can hold ({error})") from None
+                raise reject(str(name), Shown(value), allowed) from None
+        raise reject("payload", Shown(params), f"what JSON can hold ({error})") from None
 
 
-class _Shown:
+class Shown:
     """A value's repr, bounded: a payload may be megabytes."""
 
     def __init__(self, value: object) -> None:
         try:
             self._text = repr(value)
-        except RecursionError:
+        except Exception:  # noqa: BLE001 - it is the caller's, and may be what is wrong
             self._text = type(value).__name__
 
     def __repr__(self) -> str:

@@ -26,6 +26,8 @@ from .session import FailoverSession, registry_from
 from .validation import number
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from . import settings
 
 
@@ -49,8 +51,9 @@ class FailoverClient:
         hedge_after: ask a second endpoint where the first has not answered after so many milliseconds, or ("p95")
             after longer than 19 of 20 recent calls took; the first good answer counts. At most one call in twenty is
             hedged. None for never.
-        budget_usd: what all calls together may cost; a call that would begin beyond it is refused. Only what has a
-            price counts. None for no limit.
+        budget_usd: what all calls together may cost; once it is spent, the next one raises `BudgetExceeded` and sends
+            nothing. Calls under way are not stopped, so it may be exceeded by what they cost. Only what has a price
+            counts. None for no limit.
         probe_interval: seconds between health checks of one endpoint.
         probe_timeout: seconds for one health check.
         probe_when: "always"; "idle" leaves out an endpoint that served a call within the interval; "never".
@@ -71,7 +74,7 @@ class FailoverClient:
         max_retries: Union[int, Retry] = 3,
         queue_timeout: float = 0.0,
         hedge_after: HedgeAfter = None,
-        budget_usd: Optional[float] = None,
+        budget_usd: Union[float, Decimal, None] = None,
         probe_interval: float = 2.0,
         probe_timeout: float = 1.0,
         probe_when: str = "always",
@@ -182,7 +185,9 @@ class FailoverClient:
         `p95_latency_ms`, `p99_latency_ms` (within 1 %), `total_cost_usd`, `uptime_hours` (since the client was made),
         `unpriced_requests` (answered, but at a price that is not known), `hedged_requests`, and `endpoints`: the same
         for each, where requests are attempts, a call that failed over counts at each endpoint that it asked, and
-        `uptime_hours` is how long the endpoint was up; `outcomes` counts them by name.
+        `uptime_hours` is how long of the client's the endpoint was up: its breaker not open or on trial, its probes
+        not failing; `outcomes` counts them by name. Latencies are those of all calls, also of the failed ones. A call
+        that the budget refuses is not counted.
         """
         return self._caller.terms.metrics.read()
 

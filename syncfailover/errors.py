@@ -143,7 +143,10 @@ class StreamInterrupted(FailoverError):
 
 
 class BudgetExceeded(FailoverError):
-    """The call would start beyond the budget that the client was given."""
+    """The call would have begun beyond the client's budget, so nothing was sent; both numbers are in USD."""
+
+    budget_usd: float = 0.0
+    spent_usd: float = 0.0
 
 
 # `response` travels stripped; `request` not at all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Iterable, Optional, Union
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Union
 from urllib.parse import urlsplit
 
 import requests
@@ -19,6 +19,9 @@ from .runtime.terms import Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .validation import reject
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 #: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
 _HOME = "http://syncfailover.invalid/"
@@ -61,7 +64,7 @@ class FailoverSession(requests.Session):
         max_retries: Union[int, Retry] = 3,
         queue_timeout: float = 0.0,
         hedge_after: HedgeAfter = None,
-        budget_usd: Optional[float] = None,
+        budget_usd: Union[float, Decimal, None] = None,
         probe_interval: float = _INTERVAL_S,
         probe_timeout: float = _TIMEOUT_S,
         probe_when: str = "always",

@@ -99,6 +99,15 @@ def test_a_closed_stdin_is_an_empty_one(config: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_pipe_that_nobody_writes_to_does_not_hold_it_up(config: str) -> None:
+    """Beside a TEXT, a stdin that stays open and empty is left alone, which stderr says."""
+    how = command("chat", "Hi", "--config", config, TEST_KEY=KEY)
+    with subprocess.Popen(**how, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        out, err = process.stdout.read(), process.stderr.read()
+    assert (process.returncode, out[:10]) == (0, "Hello from")
+    assert "stdin is open, but nothing came for 1 s" in err
+
+
 def test_what_is_no_text_is_refused(config: str) -> None:
     """Bytes that are no text in stdin's encoding are wrong usage, told in one line."""
     how = command("chat", "--config", config, TEST_KEY=KEY, PYTHONIOENCODING="utf-8")

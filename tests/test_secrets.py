@@ -8,7 +8,8 @@ from typing import Any, List
 import pytest
 from fleet import endpoints_of
 
-from syncfailover import FailoverClient, FailoverError
+from syncfailover import ConfigurationError, FailoverClient, FailoverError, QueueTimeout
+from syncfailover.cli import main
 from syncfailover.testing import ErrorBody, FakeUpstream, Hang, Html, Raw, Redirect, Reset, Status, Truncate
 
 KEY = "sk-secret-"
@@ -116,3 +117,70 @@ def test_a_bad_rotated_key_is_refused_without_being_shown(upstreams: List[FakeUp
             client.chat("Hi")
         clean(caught.value)
     assert upstreams[0].requests == []
+
+
+def test_what_waits_and_what_races_shows_no_key(
+    upstreams: List[FakeUpstream], make_client: Any, caplog: Any
+) -> None:
+    """The queue, hedges, the budget and conversations bring no key to light, whatever an endpoint echoes."""
+    caplog.set_level(logging.DEBUG)
+    for name, upstream in zip("abc", upstreams):
+        upstream.always(Status(503, body={"error": {"message": f"busy, sk-secret-{name}"}}))
+    client = make_client(queue_timeout=0.3, hedge_after=5.0, budget_usd=1.0, failure_threshold=1)
+    heard: List[Any] = []
+    for event in ("attempt", "failover", "breaker_opened", "all_down"):
+        client.on(event, heard.append)
+    with pytest.raises(QueueTimeout) as caught:
+        client.chat("Hi", affinity="user-42")
+    error = caught.value
+    terms = client._caller.terms
+    clean(error, *error.attempts, *heard, client.metrics(), terms, terms.hedging, client.registry.snapshot())
+    clean("".join(traceback.format_exception(type(error), error, error.__traceback__)), pickle.dumps(error))
+    clean(*(record.getMessage() for record in caplog.records if record.name.startswith("syncfailover")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[endpoints]]\nprovider = 'openai'\napi_key = 'sk-secret-\u00e9'",
+        "[[endpoints]]\nname = 'a'\nbase_url = 'sk-secret-a'",
+        "[[endpoints]]\nname = 'a'\nbase_url = 'http://h/v1'\napi_key = ['sk-secret-a']",
+        "[[endpoints]]\nname = 'a'\nbase_url = 'http://h/v1'\nheaders = { X-Token = 7, Y = 'header-secret-0123' }",
+        "[[endpoints]]\nprovider = '${A_KEY}'\napi_key = 'sk-secret-a'",
+        "[[endpoints]]\nname = 'a'\nbase_url = '${A_KEY}'",
+        "timeout = '${A_KEY}'\n[[endpoints]]\nprovider = 'openai'\napi_key = 'x'",
+        "api_key = 'sk-secret-a'\n[[endpoints]\n",
+    ],
+)
+def test_no_settings_file_shows_a_key(text: str, tmp_path: Any, monkeypatch: Any, capsys: Any) -> None:
+    """Whatever is wrong with a file, neither the error nor the command line shows a key of it."""
+    monkeypatch.setenv("A_KEY", "sk-secret-a")
+    path = tmp_path / "llm.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        FailoverClient.from_file(path)
+    error = caught.value
+    clean(error, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+    clean(error.__context__, error.__cause__, pickle.dumps(error))
+    for command in (["chat", "Hi"], ["check"], ["watch", "--once"]):
+        assert main([*command, "--config", str(path)]) == 2
+    clean(*capsys.readouterr())
+
+
+def test_no_command_shows_a_key(
+    upstreams: List[FakeUpstream], tmp_path: Any, monkeypatch: Any, capsys: Any
+) -> None:
+    """`chat -v`, `check` and `watch` print what happened, also where an endpoint echoes the key it was sent."""
+    monkeypatch.setenv("A_KEY", "sk-secret-a")
+    upstreams[0].always(Status(401, body={"error": {"message": "Incorrect API key: sk-secret-a"}}))
+    path = tmp_path / "llm.toml"
+    path.write_text(
+        f"model = 'm'\n[[endpoints]]\nname = 'a'\nbase_url = '{upstreams[0].url}'\napi_key = '${{A_KEY}}'\n",
+        encoding="utf-8",
+    )
+    assert main(["chat", "Hi", "-v", "--config", str(path)]) == 1
+    assert main(["check", "--json", "--config", str(path)]) == 1
+    main(["watch", "--once", "--config", str(path)])
+    out = capsys.readouterr()
+    assert "401" in out.err
+    clean(*out)

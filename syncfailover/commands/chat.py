@@ -14,6 +14,7 @@ from ..events import AttemptRecord
 from ..testing import Status
 from ..text_table import Cell, Column, Line, glyphs_for, plain, table, width_of
 from .arguments import add_config, found_settings, number_from
+from .question import asked
 
 _DEMO_QUESTION = "Explain failover in two sentences."
 _DEMO_ANSWER = (
@@ -29,7 +30,7 @@ def add_to(commands: Any) -> None:
         help="ask a question and print the answer",
         description="Ask the configured endpoints and print the answer. The question is TEXT; without a TEXT, or for "
         "-, it is read from stdin. What is piped in beside a TEXT follows it, after a blank line: "
-        '`git diff | syncfailover chat "Review this:"`; in a script, </dev/null keeps it from looking.',
+        '`git diff | syncfailover chat "Review this:"`; it has to begin within a second.',
         epilog="Exit codes: 0 answered, 1 no endpoint could answer (stderr says what was tried), 2 wrong usage or "
         "configuration. Keys are taken from the environment and the configuration file only.",
     )
@@ -56,7 +57,7 @@ def add_to(commands: Any) -> None:
 
 def _chat(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
-        question = _question(arguments.text) or (_DEMO_QUESTION if arguments.demo else "")
+        question = asked(arguments.text) or (_DEMO_QUESTION if arguments.demo else "")
         if not question:
             raise ConfigurationError("there is no question: give a TEXT, or pipe one in")
         try:
@@ -96,28 +97,6 @@ def _client(arguments: argparse.Namespace) -> Iterator[FailoverClient]:
         )
     with FailoverClient(found.endpoints, **options) as client:
         yield client
-
-
-def _question(text: Optional[str]) -> str:
-    """Put together what was written and what was piped in."""
-    parts = [] if text in (None, "-") else [str(text)]
-    if text == "-" or not _is_terminal(sys.stdin):
-        parts.append(_read(sys.stdin))
-    return "\n\n".join(part for part in parts if part.strip())
-
-
-def _is_terminal(stdin: Any) -> bool:
-    """Tell whether a person would have to type; a closed stdin has nothing to read either."""
-    return stdin is None or stdin.closed or stdin.isatty()
-
-
-def _read(stdin: Any) -> str:
-    if stdin is None or stdin.closed:
-        return ""
-    try:
-        return str(stdin.read()).rstrip("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"stdin: is no text in {error.encoding} ({error.reason})") from None
 
 
 def _messages(system: Optional[str], question: str) -> List[Dict[str, str]]:

@@ -264,5 +264,10 @@ def _price(candidate: Any) -> float:
     endpoint, model = candidate.endpoint, getattr(candidate, "model", None)
     price = endpoint.price(model, endpoint.serves(model))
     if price is None and model is None and endpoint.prices:
-        return float(min(sum(endpoint.price(known)[:2]) for known in endpoint.prices))
-    return float("inf") if price is None else float(price.input + price.output)
+        return min(_usd(endpoint.price(known)) for known in endpoint.prices)
+    return float("inf") if price is None else _usd(price)
+
+
+def _usd(price: Any) -> float:
+    """Add as floats: the sum of decimals depends on the context of the caller's thread."""
+    return float(price.input) + float(price.output)

@@ -29,12 +29,12 @@ class Pool(Protocol):
     """What a course asks of the pool, with or without a lock around it."""
 
     def begin(
-        self, now: float, model: Optional[str], affinity: Any = ..., *, waits: bool = ...
+        self, now: float, model: Optional[str], affinity: Any = ..., *, wait_until: Optional[float] = ...
     ) -> Optional[Attempt]:
         """Choose for a fresh call."""
 
-    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
-        """Tell whether waiting could help."""
+    def may_recover(self, now: float, model: Optional[str], exclude: AbstractSet[str], until: float) -> bool:
+        """Tell whether waiting until then could help."""
 
     def choose(
         self,
@@ -161,7 +161,8 @@ class Course:
 
     def begin(self, now: float) -> Step:
         """Take the first step."""
-        attempt = self._pool.begin(now, self._model, self._affinity, waits=self._queue_s > 0)
+        wait_until = min(now + self._queue_s, self._deadline) if self._queue_s > 0 else None
+        attempt = self._pool.begin(now, self._model, self._affinity, wait_until=wait_until)
         if attempt is not None:
             return attempt
         return self._wait(now) or UNAVAILABLE
@@ -178,17 +179,23 @@ class Course:
         attempt.timeout_s = left / 2 if another and self._retry.total not in (0, False) else left
 
     def hedge(self, first: Attempt, now: float) -> Optional[Attempt]:
-        """Choose who is asked beside the first, which is late; None where there is nobody."""
+        """Choose who is asked beside the first, which is late; None where there is nobody, or it may be doubled no more."""
+        if self._gambled:
+            return None
         attempt = self._pool.choose(now, self._model, self._excluded | {first.endpoint.name})
         if attempt is not None:
             self.limit(attempt, now)
         return attempt
 
+    def is_final(self, outcome: Outcome) -> bool:
+        """Tell whether no other endpoint could better it."""
+        return self._rule(outcome).goes == NOWHERE
+
     def note(self, attempt: Attempt, outcome: Outcome) -> None:
         """Learn what came of an attempt beside the one that decides the next step."""
-        self._excluded |= {attempt.endpoint.name}
-        if not outcome.rule.again:
-            self._never |= {attempt.endpoint.name}
+        rule = self._rule(outcome)
+        self._gambled = self._gambled or rule.goes == ONE_OTHER
+        self._exclude(attempt, rule, outcome)
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
@@ -200,12 +207,7 @@ class Course:
             return end
         name = attempt.endpoint.name
         self._failed = rule
-        self._excluded |= {name}
-        if rule.goes == LARGER_WINDOW:
-            self._excluded |= self._pool.smaller_windows(attempt)
-            self._never |= self._excluded
-        if not rule.again or (outcome.retry_after_s or 0.0) > self._retry.retry_after_limit_s:
-            self._never |= {name}
+        self._exclude(attempt, rule, outcome)
         quick_s = self._quick_pause_s(name, rule, outcome)
         if quick_s is not None:
             peer = self._elsewhere(now, within=attempt.endpoint.priority)
@@ -243,12 +245,13 @@ class Course:
         """Stand in line; None where it may not, or where nobody could ever come."""
         if not self._has_patience(now):
             return None if self._ticket is None else WAITED_IN_VAIN
-        if not self._pool.may_recover(self._model, self._never):
+        until = min(self._queue_until or now, self._deadline)
+        if not self._pool.may_recover(now, self._model, self._never, until):
             return None
         if self._ticket is None:
             self._ticket = Ticket(self._model, self._affinity)
         self._ticket.exclude = self._never
-        return Wait(self._ticket, min(self._queue_until or now, self._deadline))
+        return Wait(self._ticket, until)
 
     def _has_patience(self, now: float) -> bool:
         """Tell whether its queue time, which begins with the first need of it, lasts."""
@@ -268,6 +271,17 @@ class Course:
         spent = rule.goes == ONE_OTHER and self._gambled
         received = rule.name != NEVER_SENT and not self._repeatable
         return EXHAUSTED if doubled or spent or received else None
+
+    def _exclude(self, attempt: Attempt, rule: Rule, outcome: Outcome) -> None:
+        """Ask an endpoint no more in this round, or in none, and nobody who would answer the same."""
+        name, respected = attempt.endpoint.name, self._retry.respect_retry_after_header
+        asked_s = outcome.retry_after_s if respected else None
+        self._excluded |= {name}
+        if rule.goes == LARGER_WINDOW:
+            self._excluded |= self._pool.smaller_windows(attempt)
+            self._never |= self._excluded
+        if not rule.again or (asked_s or 0.0) > self._retry.retry_after_limit_s:
+            self._never |= {name}
 
     def _rule(self, outcome: Outcome) -> Rule:
         """Return the outcome's rule, with what the caller's own policy adds to it."""

@@ -1,8 +1,11 @@
-"""Which endpoint a conversation lives at: prompt caches are worth money, so it stays while it can."""
+"""Which endpoint a conversation lives at: prompt caches are worth money, so it stays while it can.
+
+A cache knows one model's prompts, so a conversation has a home for each model that it asks for.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Hashable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from cachetools import TTLCache
 
@@ -12,17 +15,42 @@ _MOST = 10_000
 _IDLE_S = 3600.0
 
 
+class Home(NamedTuple):
+    """An endpoint's name, and since when it is the home."""
+
+    endpoint: str
+    since: float
+
+
 class Homes:
-    """Conversation -> endpoint's name, bounded in number and time; `now` is the owner's time of decision."""
+    """Conversation and model -> endpoint, bounded in number and time; `now` is the owner's time of decision.
+
+    A conversation is known by a number, the hash of what its caller named it by: two that share one share a home,
+    which harms neither, and nothing of the caller's is kept or called.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._homes: Any = TTLCache(_MOST, _IDLE_S, timer=now)
+        self._now = now
 
-    def of(self, conversation: Hashable) -> Optional[str]:
+    def of(self, conversation: Optional[int], model: Optional[str]) -> Optional[str]:
         """Return the endpoint that answered it last, None where it is new."""
-        home: Optional[str] = self._homes.get(conversation)
-        return home
+        home: Optional[Home] = self._homes.get((conversation, model))
+        return None if home is None else home.endpoint
 
-    def settle(self, conversation: Hashable, endpoint: str) -> None:
-        """Let it live there, counting its idle time anew."""
-        self._homes[conversation] = endpoint
+    def settle(self, conversation: int, model: Optional[str], endpoint: str, started: float) -> None:
+        """Let it live there, counting its idle time anew; an answer from before it moved does not move it back.
+
+        Args:
+            conversation: its number.
+            model: the caller's name for it.
+            endpoint: who answered.
+            started: when the call that was answered began.
+
+        """
+        home: Optional[Home] = self._homes.get((conversation, model))
+        if home is None or home.endpoint != endpoint:
+            if home is not None and started < home.since:
+                return
+            home = Home(endpoint, self._now())
+        self._homes[conversation, model] = home

@@ -2,18 +2,22 @@
 
 The rules:
 
-1. A caller keeps its place: one that was let out to try, and failed, stands where it stood before.
+1. A caller keeps its place: one that was let out to try, and failed, stands where it stood before. While it tries for
+   the others its place is taken; who was let out with everybody else and comes back is not turned away either.
 2. While nobody is up the line is *shut*. Whoever is let out then tries for all; until that try has succeeded nobody
    follows, but one that takes longer than `TRY_S` is not waited for alone.
-3. A success opens the line: the rest are let out in order, as far as the endpoints have room.
-4. With nobody eligible for `TRY_S`, the first is let out early to whoever reopens first: an endpoint may be back long
-   before its breaker would find out.
+3. A success opens the lines for all models that its endpoint serves: the rest are let out in order, as far as the
+   endpoints have room.
+4. With nobody eligible for `TRY_S`, the first is let out early, to all in turn who are down, first to whoever reopens
+   first: an endpoint may be back long before its breaker would find out. Who is up, but asked to be left alone for a
+   while, is.
+5. Nobody waits for what cannot come in time: a key without credit, a model that nobody has.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Tuple
+from bisect import bisect_left, insort
+from typing import AbstractSet, Any, Dict, Iterator, List, Optional, Set
 
 from .node import Attempt
 
@@ -47,34 +51,46 @@ class Ticket:
 class Line:
     """Those who wait for one model."""
 
-    __slots__ = ("_heap", "early_at", "shut", "trial", "trial_until")
+    __slots__ = ("_numbers", "_tickets", "early_at", "shut", "trial", "trial_until", "tried")
 
     def __init__(self, now: float) -> None:
-        self._heap: List[Tuple[int, Ticket]] = []
+        self._numbers: List[int] = []  # sorted
+        self._tickets: Dict[int, Ticket] = {}
         self.shut = False
         #: The try that the others wait for, and until when they do.
         self.trial: Optional[Attempt] = None
         self.trial_until = 0.0
         #: From when on the first may be let out early.
         self.early_at = now
+        #: Names of endpoints that were tried in this round.
+        self.tried: AbstractSet[str] = frozenset()
 
     def __iter__(self) -> Iterator[Ticket]:
-        """Iterate over those who wait, in order of arrival."""
-        return (ticket for _number, ticket in sorted(self._heap) if ticket.waiting)
+        """Iterate over those who may be next: of all who may ask the same endpoints, the first to arrive."""
+        seen = set()
+        for number in self._numbers:
+            ticket = self._tickets[number]
+            if ticket.exclude not in seen:
+                seen.add(ticket.exclude)
+                yield ticket
 
-    def push(self, number: int, ticket: Ticket) -> None:
+    def add(self, number: int, ticket: Ticket) -> None:
         """Give a ticket its place."""
-        heappush(self._heap, (number, ticket))
+        insort(self._numbers, number)
+        self._tickets[number] = ticket
+
+    def remove(self, number: int) -> None:
+        """Take out who stands at that place."""
+        del self._tickets[number]
+        del self._numbers[bisect_left(self._numbers, number)]
 
     def first(self) -> Optional[Ticket]:
         """Return who is first, None where nobody waits."""
-        while self._heap and not self._heap[0][1].waiting:
-            heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        return self._tickets[self._numbers[0]] if self._numbers else None
 
     def in_use(self) -> bool:
         """Tell whether anybody waits, or tries for those who do."""
-        return self.trial is not None or self.first() is not None
+        return self.trial is not None or bool(self._numbers)
 
     def is_held(self, now: float) -> bool:
         """Tell whether everybody waits for a try that is under way."""
@@ -84,20 +100,24 @@ class Line:
         """Note who tries for all."""
         self.trial, self.trial_until = attempt, now + TRY_S
         self.early_at = now + TRY_S
+        name = attempt.endpoint.name
+        self.tried = frozenset((name,)) if name in self.tried else self.tried | {name}
 
 
 class Lines:
-    """All lines of a pool, at most `size` callers in them together."""
+    """All lines of a pool, at most `size` callers in them together; who is out to try for the others is one of them."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._waiting = 0
         self._arrived = 0
         self._by_model: Dict[Optional[str], Line] = {}
+        #: Tries that lines that are shut wait for, or have waited for long enough.
+        self._tries: Set[Attempt] = set()
 
     def __bool__(self) -> bool:
         """Tell whether there is a line: somebody waits, tries for those who wait, or did so in vain."""
-        return bool(self._by_model)
+        return bool(self._by_model) or bool(self._tries)
 
     def __getitem__(self, model: Optional[str]) -> Optional[Line]:
         """Return the line for a model, None where there is none."""
@@ -114,12 +134,12 @@ class Lines:
     def join(self, ticket: Ticket, now: float) -> bool:
         """Let a ticket wait, where it stood before if it did; False where too many are waiting."""
         if ticket.number is None:
-            if self._waiting >= self._size:
+            if self._waiting + len(self._tries) >= self._size:
                 return False
             ticket.number = self._arrived = self._arrived + 1
         ticket.waiting = True
         self._waiting += 1
-        self._line(ticket.model, now).push(ticket.number, ticket)
+        self._line(ticket.model, now).add(ticket.number, ticket)
         return True
 
     def _line(self, model: Optional[str], now: float) -> Line:
@@ -130,25 +150,40 @@ class Lines:
             line = self._by_model[model] = Line(now)
         return line
 
+    def let_out(self, line: Line, ticket: Ticket, attempt: Attempt, now: float) -> None:
+        """Hand a ticket what it was waiting for; of a line that is shut it tries for all."""
+        if line.shut:
+            line.tries(attempt, now)
+            self._tries.add(attempt)
+        ticket.attempt = attempt
+        self.leave(ticket)
+
     def leave(self, ticket: Ticket) -> None:
         """Take a ticket out of its line."""
-        if ticket.waiting:
+        if ticket.waiting and ticket.number is not None:
             ticket.waiting = False
             self._waiting -= 1
+            self._by_model[ticket.model].remove(ticket.number)
         self._tidy(ticket.model)
 
     def settled(self, attempt: Attempt, *, succeeded: bool) -> None:
-        """Learn how an attempt ended: any success opens all lines, a try that failed lets the next one try."""
+        """Learn how an attempt ended.
+
+        A success opens the lines for all models that the endpoint serves; a try that failed lets the next one try.
+        """
+        self._tries.discard(attempt)
         for model, line in list(self._by_model.items()):
-            if succeeded:
+            opens = succeeded and attempt.endpoint.serves(model) is not None
+            if opens:
                 line.shut = False
-            if succeeded or line.trial is attempt:
+            if opens or line.trial is attempt:
                 line.trial = None
             self._tidy(model)
 
     def clear(self) -> None:
         """Forget everybody."""
         self._by_model.clear()
+        self._tries.clear()
         self._waiting = 0
 
     def _tidy(self, model: Optional[str]) -> None:

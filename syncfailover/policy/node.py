@@ -86,9 +86,18 @@ class Node:
         """Return for how many seconds it was down in all."""
         return self.down_s + (0.0 if self.down_since is None else now - self.down_since)
 
+    def forget_downtime(self, now: float) -> None:
+        """Begin the account anew."""
+        self.down_s = 0.0
+        self.down_since = None if self.down_since is None else now
+
+    def open_to_calls(self, now: float) -> bool:
+        """Tell whether it may be asked for some model, as soon as it is not busy."""
+        return self.endpoint.weight > 0 and now >= self.key_rests_until and self.up(now)
+
     def usable(self, now: float) -> bool:
         """Tell whether it may be asked for some model."""
-        return self.endpoint.weight > 0 and now >= self.key_rests_until and self.up(now) and not self.busy()
+        return self.open_to_calls(now) and not self.busy()
 
     def weight(self, now: float) -> float:
         """Return the weight it has now, which grows back over the seconds after a recovery."""

@@ -30,6 +30,7 @@ from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
 from .rate_limit import Room
 from .rests import Rests
 from .retry import RetryBudget
+from .rooms import Rooms
 from .snapshot import Snapshot
 from .view import View, look, reopens_at
 
@@ -43,6 +44,7 @@ _ROTATED_KEY_REST_S = 60.0
 _PROBED_KEY_REST_S = 3600.0
 
 _NOBODY: AbstractSet[str] = frozenset()
+_FOREVER = float("inf")
 
 
 class EndpointPool:
@@ -74,8 +76,8 @@ class EndpointPool:
         self._now = 0.0
         self._views: Dict[Optional[str], View] = {}
         self._rests = Rests(self._time)
-        #: Pairs of endpoint and model that have little left of what their provider allows.
-        self._scarce = Rests(self._time)
+        #: What is left of what their providers allow, by endpoint and model.
+        self._rooms = Rooms()
         self._homes = Homes(self._time)
         #: Who waits for an endpoint.
         self.lines = Lines(queue_size)
@@ -84,18 +86,21 @@ class EndpointPool:
     # Choosing
 
     def begin(
-        self, now: float, model: Optional[str], affinity: Any = None, *, waits: bool = False
+        self, now: float, model: Optional[str], affinity: Any = None, *, wait_until: Optional[float] = None
     ) -> Optional[Attempt]:
         """Choose for a fresh call.
 
-        Where nobody is eligible, one that `waits` gets None, and also where others wait already; any other fails
-        open with the endpoint that reopens first.
+        Where nobody is eligible, or others wait already, one that may wait gets None if that could help in time; any
+        other fails open with the endpoint that reopens first.
         """
         self.budget.deposit()
-        if waits and self.lines and self.lines[model] is not None:
+        if wait_until is None or not self.lines or self.lines[model] is None:
+            chosen = self.choose(now, model) if affinity is None else self._choose_home(now, model, affinity)
+            if chosen is not None:
+                return chosen
+        if wait_until is not None and self.may_recover(now, model, _NOBODY, wait_until):
             return None
-        attempt = self.choose(now, model) if affinity is None else self._choose_home(now, model, affinity)
-        return attempt if waits or attempt is not None else self._fail_open(now, model)
+        return self._fail_open(now, model)
 
     def choose(
         self,
@@ -130,19 +135,36 @@ class EndpointPool:
     def _choose_home(
         self, now: float, model: Optional[str], affinity: Any, exclude: AbstractSet[str] = _NOBODY
     ) -> Optional[Attempt]:
-        """Take the endpoint where a conversation lives, past the balancer; another one where that is not eligible."""
-        self._now = now
-        node = self.nodes.get(self._homes.of(affinity) or "")
-        if node is not None and node.name not in exclude and self._is_eligible(node, now, model):
-            return self._grant(node, now, model, self._view(now, model).size - 1, affinity)
-        attempt = self.choose(now, model, exclude)
-        if attempt is not None and not (node is not None and node.busy() and node.up(now)):
-            attempt.affinity = affinity  # it moves; from one that is only busy it comes back
-        return attempt
+        """Take the endpoint where a conversation lives, past the balancer.
 
-    def _is_eligible(self, node: Node, now: float, model: Optional[str]) -> bool:
-        serves = node.endpoint.serves(model) is not None
-        return serves and node.usable(now) and now >= self._rests.until(node.name, model)
+        Where that is not eligible it moves; from one that is only busy, or that has little left of its rate limit
+        while a peer has more, it comes back.
+        """
+        view = self._view(now, model)
+        node = self.nodes.get(self._homes.of(affinity, model) or "")
+        may = node is not None and node.name not in exclude and self._may_be_asked(node, now, model)
+        if node is None or not may:
+            attempt = self.choose(now, model, exclude)
+            if attempt is not None:
+                attempt.affinity = affinity
+            return attempt
+        if node.busy() or self._has_better_peer(node, now, model, exclude):
+            return self.choose(now, model, exclude)
+        others = view.without(exclude, None)[1] if exclude else view.size
+        return self._grant(node, now, model, others - 1, affinity)
+
+    def _may_be_asked(self, node: Node, now: float, model: Optional[str]) -> bool:
+        """Tell whether it is eligible for the model, or would be if it were not busy."""
+        return node.open_to_calls(now) and now >= self._rests.until(node.name, model)
+
+    def _has_better_peer(
+        self, node: Node, now: float, model: Optional[str], exclude: AbstractSet[str]
+    ) -> bool:
+        """Tell whether its rate limit is nearly used up while a peer's is not."""
+        if now >= self._rooms.until(node.name, model):
+            return False
+        best = self._view(now, model).without(exclude, node.priority)[0]
+        return bool(best) and now >= self._rooms.until(best[0].node.name, model)
 
     def _grant(
         self, node: Node, now: float, model: Optional[str], alternatives: int, affinity: Any = None
@@ -155,6 +177,8 @@ class EndpointPool:
         if grant.trial or node.busy():
             self._settle_breaker(node, now)
             self._views.clear()
+        if self._rooms.take(node.name, model, node.in_flight, now):
+            self._views.clear()
         return Attempt(node, grant, model, now, alternatives, affinity)
 
     def _fail_open(
@@ -164,7 +188,8 @@ class EndpointPool:
         known = [
             (reopens_at(node, self._rests, model, now), node.in_flight, order, node)
             for order, node in enumerate(self._by_priority)
-            if node.name not in exclude and self._may_recover(node, model) and not node.busy()
+            if node.name not in exclude and self._may_serve(node, model) and not node.busy()
+            if node.breaker.state.name is not BreakerState.FORCED_OPEN
         ]
         if not known:
             return None
@@ -186,34 +211,46 @@ class EndpointPool:
             for ticket in line:
                 attempt = self._choose_home(now, model, ticket.affinity, ticket.exclude)
                 if attempt is not None:
-                    return self._let_out(line, ticket, attempt, now)
-        elif not any(n.endpoint.serves(model) is not None and n.up(now) for n in self._by_priority):
-            line.shut = True  # somebody who is up is only busy, or rests for a while
+                    self.lines.let_out(line, ticket, attempt, now)
+                    return ticket
+        elif not any(self._is_only_busy(node, model, now) for node in self._by_priority):
+            line.shut = True
             return self._try_early(line, model, now)
         return None
 
     def _try_early(self, line: Line, model: Optional[str], now: float) -> Optional[Ticket]:
-        for ticket in line if now >= line.early_at else ():
-            attempt = self._fail_open(now, model, ticket.exclude)
+        if now < line.early_at:
+            return None
+        up = {node.name for node in self._by_priority if node.up(now)}  # these asked to be left alone
+        for ticket in line:
+            spared = ticket.exclude | up
+            attempt = self._fail_open(now, model, spared | line.tried) or self._fail_open(now, model, spared)
             if attempt is not None:
                 attempt.affinity = ticket.affinity
-                return self._let_out(line, ticket, attempt, now)
+                self.lines.let_out(line, ticket, attempt, now)
+                return ticket
         return None
 
-    def _let_out(self, line: Line, ticket: Ticket, attempt: Attempt, now: float) -> Ticket:
-        if line.shut:
-            line.tries(attempt, now)
-        ticket.attempt = attempt
-        self.lines.leave(ticket)
-        return ticket
+    def _is_only_busy(self, node: Node, model: Optional[str], now: float) -> bool:
+        """Tell whether it serves this model, and will as soon as a request under way has ended."""
+        return node.busy() and self._may_serve(node, model) and self._may_be_asked(node, now, model)
 
-    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
-        """Tell whether waiting could help: whether there is somebody who serves the model and may yet be asked."""
-        return any(self._may_recover(n, model) for n in self._by_priority if n.name not in exclude)
+    def may_recover(self, now: float, model: Optional[str], exclude: AbstractSet[str], until: float) -> bool:
+        """Tell whether waiting until then could help: whether somebody serves the model and may be asked by then.
 
-    def _may_recover(self, node: Node, model: Optional[str]) -> bool:
-        serves = node.endpoint.serves(model) is not None and node.endpoint.weight > 0
-        return serves and node.breaker.state.name is not BreakerState.FORCED_OPEN
+        One that is down may be back at any time, also one that is forced open; but a key without credit, and one that
+        is up and asked to be left alone, are not there any sooner than they say.
+        """
+        return any(
+            self._may_serve(node, model)
+            and (node.key_rests_until <= until or node.rested_by_probe)
+            and (self._rests.until(node.name, model) <= until or not node.up(now))
+            for node in self._by_priority
+            if node.name not in exclude
+        )
+
+    def _may_serve(self, node: Node, model: Optional[str]) -> bool:
+        return node.endpoint.weight > 0 and node.endpoint.serves(model) is not None
 
     # Reporting
 
@@ -236,18 +273,7 @@ class EndpointPool:
         changes_view = node.busy() or breaker.state.name is BreakerState.HALF_OPEN
         node.in_flight -= 1
         if rule.breaker is SUCCESS:
-            node.answered_ms = (now - attempt.started) * 1000.0
-            node.latency.observe(node.answered_ms, now)
-            node.last_success = now
-            node.key_rests_until = 0.0
-            old = node.health.status
-            node.health.confirm(now)
-            if old is HealthStatus.UNHEALTHY:
-                self._health_changed(node, old, node.health.status, now)
-            breaker.success(attempt.grant, now)
-            if attempt.affinity is not None:
-                self._homes.settle(attempt.affinity, node.name)
-            changes_view = self._rests.end(node.name, attempt.model, attempt.started) or changes_view
+            changes_view = self._answered(node, attempt, now) or changes_view
         elif rule.breaker is FAILURE:
             node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
             breaker.failure(attempt.grant, now, outcome.detail)
@@ -256,21 +282,28 @@ class EndpointPool:
         if rule.rests is not None:
             self._rest(node, attempt.model, outcome, now)
         if room is not None:
-            self._note_room(node, attempt.model, room, now)
+            noted = self._rooms.note(node.name, attempt.model, room, node.in_flight, attempt.started, now)
+            changes_view = noted or changes_view
         if changes_view or breaker.changes:
             self._settle_breaker(node, now)
             self._views.clear()
         if self.lines:
-            self.lines.settled(attempt, succeeded=rule.breaker is SUCCESS)
+            self.lines.settled(attempt, succeeded=rule.breaker is SUCCESS and node.open_to_calls(now))
 
-    def _note_room(self, node: Node, model: Optional[str], room: Room, now: float) -> None:
-        """Ask those first who have more left, before this one has to refuse."""
-        if room.is_scarce(node.in_flight):
-            self._scarce.end(node.name, model, now)
-            self._scarce.add(node.name, model, now, room.reset_s)
-            self._views.clear()
-        elif self._scarce.end(node.name, model, now):
-            self._views.clear()
+    def _answered(self, node: Node, attempt: Attempt, now: float) -> bool:
+        """Learn from a good answer; tell whether it may change who is eligible."""
+        node.answered_ms = (now - attempt.started) * 1000.0
+        node.latency.observe(node.answered_ms, now)
+        node.last_success = now
+        rested, node.key_rests_until = node.key_rests_until > 0.0, 0.0
+        old = node.health.status
+        node.health.confirm(now)
+        if old is HealthStatus.UNHEALTHY:
+            self._health_changed(node, old, node.health.status, now)
+        node.breaker.success(attempt.grant, now)
+        if attempt.affinity is not None:
+            self._homes.settle(attempt.affinity, attempt.model, node.name, attempt.started)
+        return self._rests.end(node.name, attempt.model, attempt.started) or rested
 
     def release(self, attempt: Attempt) -> None:
         """Give an attempt back that was never made, or was cancelled."""
@@ -314,13 +347,15 @@ class EndpointPool:
         if order == "reset":
             self.nodes[name].key_rests_until = 0.0
             self._rests.end_all(name)
+            self._rooms.forget(name)
         self._settle_breaker(self.nodes[name], now)
         self._views.clear()
 
-    def forget_in_flight(self) -> None:
-        """Count no request as under way: they belong to another process."""
+    def forget_past(self, now: float) -> None:
+        """Count no request as under way, and nobody as down before now: that was another process."""
         for node in self._by_priority:
             node.in_flight = 0
+            node.forget_downtime(now)
         self._views = {}
         self.lines.clear()
 
@@ -350,14 +385,14 @@ class EndpointPool:
             default=None,
         )
 
-    def retry_after_s(self, now: float) -> Optional[float]:
-        """Return the seconds until the first endpoint reopens, where that is known."""
-        times = [
-            t
-            for t in (node.reopens_at(now) for node in self._by_priority if node.endpoint.weight > 0)
-            if t is not None
-        ]
-        return max(0.0, min(times) - now) if times else None
+    def retry_after_s(self, now: float, model: Optional[str] = None) -> Optional[float]:
+        """Return the seconds until the first endpoint may be asked for the model, where that is known.
+
+        Of one that fails its probes, or is busy, it is not.
+        """
+        known = [node for node in self._by_priority if self._may_serve(node, model)]
+        times = [(reopens_at(node, self._rests, model, now), node) for node in known]
+        return min((t - now for t, node in times if now < t < _FOREVER or node.usable(now)), default=None)
 
     def downtimes_s(self, now: float) -> Dict[str, float]:
         """Return for how many seconds each endpoint was down."""
@@ -377,7 +412,7 @@ class EndpointPool:
 
     def _look(self, now: float, model: Optional[str]) -> View:
         self.expire(now)
-        view = look(self._by_priority, self._rests, self._scarce, model, now, self._time)
+        view = look(self._by_priority, self._rests, self._rooms, model, now, self._time)
         if len(self._views) >= _VIEWS:
             self._views.clear()
         self._views[model] = view

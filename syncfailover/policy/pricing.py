@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
     from ..price import Price
 
-_MILLION = 1_000_000
 #: Tokens; no reply has more.
 _MOST = 10**12
 
@@ -21,11 +20,11 @@ def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
     includes the cached ones, `completion_tokens` includes reasoning.
 
     Args:
-        usage: the reply's `usage` mapping in OpenAI's shape.
+        usage: the reply's `usage`, as JSON, in OpenAI's shape.
         price: of the model at the endpoint that answered.
 
     """
-    if price is None or not isinstance(usage, Mapping):
+    if price is None or type(usage) is not dict:
         return None
     prompt = _tokens(usage, "prompt_tokens")
     absent = usage.get("completion_tokens") is None  # embeddings have none
@@ -33,10 +32,9 @@ def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
     if prompt is None or completion is None:
         return None
     details = usage.get("prompt_tokens_details")
-    cached = (_tokens(details, "cached_tokens") or 0) if isinstance(details, Mapping) else 0
+    cached = (_tokens(details, "cached_tokens") or 0) if type(details) is dict else 0
     cached = min(cached, prompt)
-    dollars = (prompt - cached) * price.input + cached * price.cached_input + completion * price.output
-    return dollars / _MILLION
+    return price.usd(prompt - cached, completion, cached)
 
 
 def tokens_of(usage: Any) -> int:
@@ -46,4 +44,4 @@ def tokens_of(usage: Any) -> int:
 
 def _tokens(usage: Mapping[str, Any], field: str) -> Optional[int]:
     value = usage.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
+    return value if type(value) is int and 0 <= value <= _MOST else None

@@ -26,10 +26,10 @@ def retry_after(headers: Mapping[str, str], wall_now: float) -> Optional[float]:
     seconds = _seconds(value)
     if seconds is not None or value is None:
         return seconds
-    moment = _unix_time(value)
+    moment = unix_time(value)
     if moment is None:
         return None
-    sent = _unix_time(headers.get("date"))
+    sent = unix_time(headers.get("date"))
     return _usable(moment - (wall_now if sent is None else sent))
 
 
@@ -44,7 +44,8 @@ def _usable(seconds: float) -> Optional[float]:
     return seconds if isfinite(seconds) and seconds > 0 else None
 
 
-def _unix_time(value: Optional[str]) -> Optional[float]:
+def unix_time(value: Optional[str]) -> Optional[float]:
+    """Read an HTTP date as Unix seconds; None where it is none."""
     try:
         return None if value is None else parsedate_to_datetime(value).timestamp()
     except (TypeError, ValueError, OverflowError):  # Python 3.8 raises TypeError on garbage

@@ -5,6 +5,7 @@ from typing import AbstractSet, Callable, Dict, Iterable, List, NamedTuple, Opti
 from .health import SLOW_START_S, HealthStatus
 from .node import Candidate, Node
 from .rests import Rests
+from .rooms import Rooms
 
 #: Seconds between the steps in which a weight grows back.
 _RAMP_STEP_S = 0.25
@@ -37,7 +38,7 @@ class View(NamedTuple):
 def look(
     by_priority: Iterable[Node],
     rests: Rests,
-    scarce: Rests,
+    rooms: Rooms,
     model: Optional[str],
     now: float,
     time: Callable[[], float],
@@ -50,7 +51,7 @@ def look(
             continue
         if node.usable(now) and now >= rests.until(node.name, model):
             degraded = node.health.status is HealthStatus.DEGRADED
-            plenty_at = scarce.until(node.name, model)
+            plenty_at = rooms.until(node.name, model)
             candidate = Candidate(node, model, node.weight(now), time)
             groups.setdefault((node.priority, now < plenty_at, degraded), []).append(candidate)
             changes_at.append(plenty_at)

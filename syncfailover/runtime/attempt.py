@@ -9,7 +9,7 @@ from ..events import AttemptRecord, Event
 from ..policy.node import Attempt
 from ..policy.outcome import SUCCEEDED, Outcome, classify
 from ..policy.pricing import cost_usd, tokens_of
-from ..policy.rate_limit import room
+from ..policy.rate_limit import room, says_room
 from ..policy.received import Received
 from .registry import Registry
 
@@ -78,10 +78,11 @@ def make(
     shown = outcome
     if attempt.race is not None:
         outcome, shown = attempt.race.judge(attempt, outcome, (now - began) * 1000.0)
-    usage = received.payload.get("usage") if type(received.payload) is dict else None
-    left = room(received.headers, time.time(), tokens_of(usage)) if received.status else None
+    payload = received.payload
+    usage = payload.get("usage") if type(payload) is dict else None
+    left = room(received.headers, time.time(), tokens_of(usage)) if says_room(received.headers) else None
     registry.report(attempt, outcome, now, left)
-    cost = None if usage is None else _cost(attempt, usage, received.payload)
+    cost = None if usage is None else _cost(attempt, usage, payload)
     rule = shown.rule
     record = AttemptRecord(
         attempt.endpoint.name,
@@ -103,4 +104,6 @@ def _cost(attempt: Attempt, usage: Any, payload: Any) -> Optional[Decimal]:
     endpoint, model = attempt.endpoint, attempt.model
     if endpoint.prices is None:
         return None
-    return cost_usd(usage, endpoint.price(model, endpoint.serves(model), payload.get("model")))
+    said = payload.get("model")
+    known = said if isinstance(said, str) else None
+    return cost_usd(usage, endpoint.price(model, endpoint.serves(model), known))

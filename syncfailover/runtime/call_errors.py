@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Type
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Type
 
 from ..errors import (
     AllEndpointsFailed,
@@ -22,6 +22,8 @@ from .registry import Registry
 class Story(NamedTuple):
     """What happened to a call until its end."""
 
+    #: The caller's name for the model.
+    model: Optional[str]
     tries: List[Tried]
     elapsed_s: float
     #: Of these, what it stood in line.
@@ -33,13 +35,13 @@ def error_of(registry: Registry, stop: Stop, story: Story) -> FailoverError:
     attempts = tuple(tried.record for tried in story.tries)
     tried_so_far = "; ".join(map(str, attempts))
     if stop is TURNED_AWAY:
-        what = f": {registry.queue_size} callers are waiting already, which is queue_size"
-        return registry.unavailable(QueueFull, what, attempts=attempts)
+        what = f" and the queue is full (queue_size={registry.queue_size})"
+        return registry.unavailable(QueueFull, what, model=story.model, attempts=attempts)
     if stop is WAITED_IN_VAIN:
         what = f" after {story.queued_s:.1f} s in the queue"
-        return registry.unavailable(QueueTimeout, what, attempts=attempts)
+        return registry.unavailable(QueueTimeout, what, model=story.model, attempts=attempts)
     if stop is UNAVAILABLE or (not attempts and stop is not OUT_OF_TIME):
-        return registry.unavailable()
+        return registry.unavailable(model=story.model)
     response = story.tries[-1].received.response if story.tries else None
     if stop is OUT_OF_TIME:
         tried_so_far = tried_so_far or f"no endpoint available: {registry.snapshot()}"

@@ -57,7 +57,9 @@ def exchange(
         if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _WIRE_ERRORS)):
             error.__dict__.pop("request", None)  # it holds the key
             raise
-        return _fault(error, clock, secrets)  # also what http.client raises on numbers that are none
+        fault = _fault(error, clock, secrets)  # also what http.client raises on numbers that are none
+        _forget_frames(error)
+        return fault
     finally:
         if clock.kill_switch is not None:
             clock.kill_switch.let_go()
@@ -177,6 +179,18 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
     if isinstance(bottom, ConnectionError):
         return "connection closed without a reply"
     return type(bottom).__name__
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of the stack, up to the caller's frames: urllib3's keep their own error, and with it all their locals."""
+    known: list[Any] = []
+    left: list[Any] = [error]
+    while left:
+        cause = left.pop()
+        if isinstance(cause, BaseException) and all(cause is not other for other in known):
+            known.append(cause)
+            cause.__traceback__ = None
+            left += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
 
 
 def _chain(error: Optional[BaseException]) -> list[BaseException]:

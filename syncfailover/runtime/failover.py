@@ -62,8 +62,21 @@ def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
     refused = None if terms.budget_usd is None else _over_budget(terms)
     if refused is not None:
         return Done(None, (), 0.0, refused)
-    clock, metrics = registry.clock, terms.metrics
-    started = now = clock()
+    tries: List[Tried] = []
+    started = registry.clock()
+    try:
+        return _carry(registry, door, call, terms, tries, started)
+    except BaseException:
+        if tries:  # interrupted, but what was asked until then may have cost something
+            terms.metrics.record(tries, (registry.clock() - started) * 1000.0, succeeded=False)
+        raise
+
+
+def _carry(
+    registry: Registry, door: Door, call: Call, terms: Terms, tries: List[Tried], started: float
+) -> Done:
+    """Take one step after the other; `tries` is where the attempts go that were made."""
+    clock, now = registry.clock, started
     course = Course(
         registry,
         terms.retry,
@@ -75,7 +88,6 @@ def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
         queue_s=terms.queue_s,
         affinity=call.affinity,
     )
-    tries: List[Tried] = []
     error: Optional[FailoverError] = None
     waited_s = queued_s = 0.0
     step: Step = course.begin(now)
@@ -91,7 +103,7 @@ def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
                 course.note(other.attempt, other.outcome)
             step = course.after(last.attempt, last.outcome, now)
         elif type(step) is Stop:
-            error = error_of(registry, step, Story(tries, now - started, queued_s))
+            error = error_of(registry, step, Story(call.model, tries, now - started, queued_s))
             break
         else:
             began = now
@@ -108,7 +120,7 @@ def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
         if tries and type(step) is Attempt:
             _tell_of_failover(registry, step, tries[-1].record)
     latency_ms = (now - started) * 1000.0
-    metrics.record(tries, latency_ms, succeeded=error is None)
+    terms.metrics.record(tries, latency_ms, succeeded=error is None)
     received = tries[-1].received if tries else None
     return Done(received, tuple([tried.record for tried in tries]), latency_ms, error)
 
@@ -140,17 +152,17 @@ def _try(
                 return None
             return make(registry, door, rival, expects, connect_s, 0.0)
 
-        race = hedging.race(attempt, second)
-    try:
-        first = make(registry, door, attempt, expects, connect_s, waited_s)
-    except BaseException:
-        if race is not None:
-            race.abandon()
-        raise
+        race = hedging.race(attempt, second, course.is_final)
     if race is None:
+        first = make(registry, door, attempt, expects, connect_s, waited_s)
         hedging.observe(first)
         return [first]
-    return race.results(first, registry.clock())
+    try:
+        first = make(registry, door, attempt, expects, connect_s, waited_s)
+        return race.results(first, registry.clock())
+    except BaseException:
+        race.abandon()
+        raise
 
 
 def _tell_of_failover(registry: Registry, attempt: Attempt, last: AttemptRecord) -> None:
@@ -163,5 +175,6 @@ def _over_budget(terms: Terms) -> Optional[BudgetExceeded]:
     budget, spent = terms.budget_usd, terms.metrics.spent_usd()
     if budget is None or spent < budget:
         return None
-    message = f"budget_usd: {spent} of {budget} USD are spent"
-    return BudgetExceeded(message, budget_usd=float(budget), spent_usd=float(spent))
+    budget_usd, spent_usd = float(budget), float(spent)
+    message = f"budget_usd: {spent_usd!r} of {budget_usd!r} USD are spent, so nothing was sent"
+    return BudgetExceeded(message, budget_usd=budget_usd, spent_usd=spent_usd)

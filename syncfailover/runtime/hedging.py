@@ -7,7 +7,7 @@ The rules:
 
 1. An attempt is late after `hedge_after` milliseconds, or ("p95") when 19 of 20 recent ones were quicker: at its own
    endpoint or at all, whichever is less.
-2. Hedging has a budget of its own: one hedge for twenty calls, so that it never adds more than 5 % of load.
+2. Hedging has a budget of its own: one hedge for twenty attempts, so that it never adds more than 5 % of load.
 3. A request whose fate must not be doubted (`ambiguous="raise"`), or whose body can be sent only once, is not hedged.
 4. One that was called off says nothing about its endpoint, unless it took longer than that endpoint's own p95: then it
    counts as a failure, or a silent endpoint would be asked again and again for as long as others answer for it.
@@ -18,15 +18,13 @@ from __future__ import annotations
 import logging
 import threading
 from time import monotonic
-from typing import Any, Callable, List, Optional, Tuple, Union
-
-from cachetools import LRUCache
+from typing import Callable, List, Optional, Tuple, Union
 
 from ..events import AttemptRecord
 from ..policy.node import Attempt
-from ..policy.outcome import CALLED_OFF, NOWHERE, OUTPACED, STALLED, SUCCEEDED, Outcome
-from ..policy.received import Received
-from ..policy.recent import RecentQuantile
+from ..policy.outcome import OUTPACED, STALLED, SUCCEEDED, Outcome
+from ..policy.received import NEVER_SENT, Received
+from ..policy.recent import Pace, Paces
 from ..policy.retry import FailoverRetry, RetryBudget
 from ..validation import number, reject
 from . import process
@@ -37,13 +35,14 @@ logger = logging.getLogger(__name__)
 
 #: Seconds; a hedge sooner than that costs more than it saves.
 _SOONEST_S = 0.002
-#: Windows kept: one per endpoint and model, one per model.
-_WINDOWS = 1024
-#: Share of calls that may be hedged, and how many at once after a quiet time.
+#: Share of attempts that may be hedged, and how many at once after a quiet time.
 _RATIO, _BURST = 0.05, 50.0
-_P95 = 0.95
+#: Seconds that an answered caller waits for the other attempt to say how it ended; it has been cut off by then.
+_GRACE_S = 0.05
 
 HedgeAfter = Union[str, float, None]
+#: Makes the second attempt of a race, on another thread; None where nobody else can be asked.
+Second = Callable[["Race"], Optional[Tried]]
 
 
 class Hedging:
@@ -58,19 +57,18 @@ class Hedging:
     """
 
     def __init__(self, after: Union[str, float]) -> None:
+        allowed = "'p95', or milliseconds greater than 0"
+        if isinstance(after, bool) or not isinstance(after, (str, int, float)):
+            raise reject("hedge_after", after, allowed)
         if isinstance(after, str):
             if after != "p95":
-                raise reject("hedge_after", after, "'p95', or milliseconds greater than 0")
+                raise reject("hedge_after", after, allowed)
             self._fixed_s: Optional[float] = None
         else:
             self._fixed_s = number("hedge_after", after, above=True, maximum=1e8) / 1000.0
         self.after = after
         self._timer = Timer()
-        self._lock = threading.Lock()
-        # All guarded by _lock.
-        self._windows: Any = LRUCache(_WINDOWS)
-        self._budget = RetryBudget(ratio=_RATIO, per_second=0.0, capacity=_BURST, tokens=0.0)
-        process.register(self)
+        self._lore = _Lore()
 
     @classmethod
     def from_value(cls, after: HedgeAfter, retry: FailoverRetry) -> Optional[Hedging]:
@@ -82,70 +80,63 @@ class Hedging:
         """
         if after is None:
             return None
+        hedging = cls(after)
         if retry.ambiguous == "raise":
             raise reject(
                 "hedge_after", after, "None with ambiguous='raise', for a hedge sends a request twice"
             )
-        return cls(after)
+        return hedging
 
-    def race(self, attempt: Attempt, second: Callable[[Race], Optional[Tried]]) -> Optional[Race]:
+    def race(self, attempt: Attempt, second: Second, final: Callable[[Outcome], bool]) -> Optional[Race]:
         """Enter an attempt that is about to begin; None where nothing can be said about its being late.
 
         Args:
             attempt: the first.
             second: makes the second attempt of the race, on another thread.
+            final: tells whether no other endpoint could better an outcome.
 
         """
-        with self._lock:
-            self._budget.deposit()
-            late_s = self._fixed_s if self._fixed_s is not None else self._late_s(attempt)
-            usual_s = self._window(attempt.endpoint.name, attempt.model).value
+        lore = self._lore
+        with lore.lock:
+            lore.budget.deposit()
+            pace = lore.pace(attempt)
+            late_s = pace.late_s if self._fixed_s is None else self._fixed_s
         if late_s is None:
             return None
-        race = Race(self, attempt, second, usual_s)
+        race = Race(lore, attempt, second, final, pace)
+        if not self._timer.add(monotonic() + max(late_s, _SOONEST_S), race):
+            return None
         attempt.race = race
-        return race if self._timer.add(monotonic() + max(late_s, _SOONEST_S), race) else None
+        return race
 
     def observe(self, tried: Tried) -> None:
-        """Learn from how long an attempt took, or had taken when it was called off."""
-        attempt, seconds = tried.attempt, tried.record.latency_ms / 1000.0
-        if tried.outcome is not SUCCEEDED and tried.record.outcome not in CALLED_OFF:
-            return
-        with self._lock:
-            self._window(attempt.endpoint.name, attempt.model).add(seconds)
-            self._window(None, attempt.model).add(seconds)
-
-    def may_fire(self) -> bool:
-        """Take one hedge from the budget, if there is one."""
-        with self._lock:
-            return self._budget.withdraw(0.0)
+        """Learn from how long an attempt took that was in no race."""
+        if tried.outcome is SUCCEEDED:
+            with self._lore.lock:
+                self._lore.pace(tried.attempt).add(tried.record.latency_ms / 1000.0)
 
     def close(self) -> None:
         """End the timer's thread."""
         self._timer.close()
 
+
+class _Lore:
+    """What has been learned, and what may be spent. It does not know the timer, whose thread knows it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        # All guarded by lock.
+        self.paces = Paces()
+        self.budget = RetryBudget(ratio=_RATIO, per_second=0.0, capacity=_BURST, tokens=0.0)
+        process.register(self)
+
+    def pace(self, attempt: Attempt) -> Pace:
+        """Hold the lock when calling this."""
+        return self.paces.of(attempt.endpoint.name, attempt.model)
+
     def after_fork(self) -> None:
         """Replace the lock in a forked child."""
-        self._lock = threading.Lock()
-
-    def _late_s(self, attempt: Attempt) -> Optional[float]:
-        """Hold the lock when calling this."""
-        known = [
-            window.value
-            for window in (
-                self._window(None, attempt.model),
-                self._window(attempt.endpoint.name, attempt.model),
-            )
-            if window.value is not None
-        ]
-        return min(known) if known else None
-
-    def _window(self, endpoint: Optional[str], model: Optional[str]) -> RecentQuantile:
-        """Hold the lock when calling this."""
-        window: Optional[RecentQuantile] = self._windows.get((endpoint, model))
-        if window is None:
-            window = self._windows[endpoint, model] = RecentQuantile(_P95)
-        return window
+        self.lock = threading.Lock()
 
 
 class Race:
@@ -153,11 +144,12 @@ class Race:
 
     __slots__ = (
         "_ended",
-        "_hedging",
-        "_lock",
+        "_error",
+        "_final",
+        "_lore",
+        "_pace",
         "_second",
         "_tried",
-        "_usual_s",
         "first",
         "off",
         "rival",
@@ -166,18 +158,20 @@ class Race:
 
     def __init__(
         self,
-        hedging: Hedging,
+        lore: _Lore,
         first: Attempt,
-        second: Callable[[Race], Optional[Tried]],
-        usual_s: Optional[float],
+        second: Second,
+        final: Callable[[Outcome], bool],
+        pace: Pace,
     ) -> None:
-        self._hedging = hedging
-        self._usual_s = usual_s
-        self._lock = hedging._lock
+        self._lore = lore
+        self._final = final
+        self._pace = pace
         self.first = first
-        # All guarded by _lock.
-        self._second: Optional[Callable[[Race], Optional[Tried]]] = second
+        # All guarded by the lore's lock.
+        self._second: Optional[Second] = second
         self._tried: Optional[Tried] = None
+        self._error: Optional[Exception] = None
         self._ended: Optional[threading.Event] = None
         #: Whether the timer has nothing to do any more.
         self.off = False
@@ -187,10 +181,8 @@ class Race:
 
     def fire(self) -> None:
         """Start the second attempt; the timer calls it when the first is late."""
-        if not self._hedging.may_fire():
-            return
-        with self._lock:
-            if self.off:
+        with self._lore.lock:
+            if self.off or not self._lore.budget.withdraw(0.0):
                 return
             self.off, self._ended = True, threading.Event()
         try:
@@ -203,15 +195,23 @@ class Race:
         try:
             if second is not None:
                 self._tried = second(self)
-        except Exception:  # what raises here raises in the first attempt too, where somebody hears of it
+        except (
+            Exception
+        ) as error:  # what raises here raises in the first attempt too, where somebody hears of it
             logger.debug("a hedge ended in an error", exc_info=True)
+            with self._lore.lock:
+                self._error, self.rival = error, None
         finally:
+            if self.rival is not None:
+                self.rival.race = (
+                    None  # so that no cycle keeps the reply, and with it the pool of connections
+                )
             if ended is not None:
                 ended.set()
 
     def enter(self, rival: Attempt) -> bool:
         """Let the second attempt begin, unless the first has won meanwhile."""
-        with self._lock:
+        with self._lore.lock:
             if self.winner is not None:
                 return False
             self.rival, rival.race = rival, self
@@ -222,19 +222,22 @@ class Race:
 
         The first answer that is good, or that no other endpoint could better, wins and calls the other off.
         """
-        decisive = outcome is SUCCEEDED or (outcome.rule.goes == NOWHERE and not attempt.aborted)
-        with self._lock:
+        decisive = outcome is SUCCEEDED or (not attempt.aborted and self._final(outcome))
+        with self._lore.lock:
             if self.winner is None and decisive:
-                self.winner = attempt
+                self.winner, self.off = attempt, True
             winner, loser = self.winner, self.rival if attempt is self.first else self.first
+            if outcome is SUCCEEDED or (attempt is self.first and winner not in (None, attempt)):
+                pace = self._pace if attempt is self.first else self._lore.pace(attempt)
+                pace.add(latency_ms / 1000.0)
         if winner is attempt:
             if loser is not None:
                 loser.abort()
             return outcome, outcome
-        if winner is None or not (attempt.aborted or outcome is SUCCEEDED):
+        if winner is None:
             return outcome, outcome
-        called_off = self._called_off(attempt, winner, latency_ms)
-        return (outcome if outcome is SUCCEEDED else called_off), called_off
+        called_off = self._called_off(attempt, latency_ms, _answered(winner), outcome)
+        return (called_off if attempt.aborted else outcome), called_off
 
     def results(self, first: Tried, now: float) -> List[Tried]:
         """Return the attempts that were made, the one that counts last; waits for the second if the first failed.
@@ -244,40 +247,62 @@ class Race:
             now: on the clock that attempts are begun by.
 
         """
-        with self._lock:
-            self.off = True
-            ended, rival = self._ended, self.rival
-            if ended is None:
-                self._second = None
-        self._hedging.observe(first)
-        if ended is None:
+        if self.winner is not first.attempt:  # otherwise nothing changes any more
+            with self._lore.lock:
+                self.off = True
+        first.attempt.race = None  # no cycle here either
+        if self._ended is None:
+            self._second = None
             return [first]
         if self.winner is first.attempt:
-            return [first] if rival is None else [self._called_off_rival(rival, now), first]
-        ended.wait(first.attempt.call_left_s)
-        if self._tried is None:
-            return [first]
-        self._hedging.observe(self._tried)
-        return [first, self._tried]
+            self._ended.wait(_GRACE_S)
+        else:
+            self._ended.wait(max(first.attempt.started + first.attempt.call_left_s - now, 0.0))
+        return self._in_order(first, now)
 
     def abandon(self) -> None:
         """Call everything off: the caller was interrupted."""
-        with self._lock:
+        with self._lore.lock:
             self.off, self.winner, rival = True, self.first, self.rival
         if rival is not None:
             rival.abort()
 
-    def _called_off_rival(self, rival: Attempt, now: float) -> Tried:
+    def _in_order(self, first: Tried, now: float) -> List[Tried]:
+        with self._lore.lock:
+            second, rival, error = self._tried, self.rival, self._error
+            first_won, second_won = self.winner is first.attempt, self.winner not in (None, first.attempt)
+            if self.winner is None:
+                self.winner = first.attempt  # whatever the other brings comes too late
+        if second is not None:
+            return [second, first] if first_won else [first, second]
+        if error is not None and second_won:
+            raise error
+        if rival is None:
+            return [first]
+        rival.abort()
+        return [self._unfinished(rival, now, _answered(first.attempt) if first_won else "out of time"), first]
+
+    def _unfinished(self, rival: Attempt, now: float, why: str) -> Tried:
         """Describe the second attempt without waiting for its end."""
         latency_ms = (now - rival.started) * 1000.0
-        outcome = self._called_off(rival, self.first, latency_ms)
+        outcome = self._called_off(rival, latency_ms, why)
         name, detail = rival.endpoint.name, outcome.detail
         record = AttemptRecord(
             name, outcome.rule.name, detail, None, 0.0, latency_ms, None, maybe_billed=True
         )
         return Tried(rival, Received(), outcome, record, None)
 
-    def _called_off(self, attempt: Attempt, winner: Attempt, latency_ms: float) -> Outcome:
-        stalled = attempt is self.first and self._usual_s is not None and latency_ms >= self._usual_s * 1000.0
-        detail = f"called off after {latency_ms:.0f} ms, {winner.endpoint.name} had answered"
-        return Outcome(STALLED if stalled else OUTPACED, detail)
+    def _called_off(
+        self, attempt: Attempt, latency_ms: float, why: str, outcome: Optional[Outcome] = None
+    ) -> Outcome:
+        """Name what came of an attempt that was not waited for, whose `outcome` may show how far it got."""
+        usual_s = self._pace.own.value if attempt is self.first and outcome is not SUCCEEDED else None
+        stalled = usual_s is not None and latency_ms >= usual_s * 1000.0
+        rule = STALLED if stalled else OUTPACED
+        if outcome is not None and outcome.rule.name == NEVER_SENT:
+            rule = rule._replace(maybe_billed=False)
+        return Outcome(rule, f"called off after {latency_ms:.0f} ms, {why}")
+
+
+def _answered(winner: Attempt) -> str:
+    return f"{winner.endpoint.name} had answered"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Dict, Sequence, Union
+from operator import add
+from typing import TYPE_CHECKING, Any, Callable, Dict, Sequence, Union
 
 from ..policy.histogram import LatencyHistogram
 from ..policy.outcome import CALLED_OFF, OK
@@ -28,6 +29,9 @@ class Metrics:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
+        self._add = _adder(registry)
+        #: Seconds that each endpoint had been up before.
+        self._up_before = registry.uptimes_s()
         self._begin()
         process.register(self)
 
@@ -35,23 +39,25 @@ class Metrics:
         self._started = self._registry.clock()
         # All guarded by _lock.
         self._calls = _Counters()
-        self._unpriced = self._hedged = 0
+        self._hedged = 0
         self._endpoints = {endpoint.name: _Counters() for endpoint in self._registry.endpoints}
 
     def record(self, tries: Sequence[Tried], latency_ms: float, *, succeeded: bool) -> None:
         """Count one call, with all its attempts."""
+        total = self._add
         with self._lock:
             calls = self._calls
             calls.add(latency_ms, OK.name if succeeded else "")
-            if succeeded and tries[-1].cost is None:
-                self._unpriced += 1
             for tried in tries:
                 record, cost = tried.record, tried.cost
                 counters = self._endpoints[record.endpoint]
                 counters.add(record.latency_ms, record.outcome)
                 if cost is not None:
-                    counters.cost_usd += cost
-                    calls.cost_usd += cost
+                    counters.cost_usd = total(counters.cost_usd, cost)
+                    calls.cost_usd = total(calls.cost_usd, cost)
+                elif record.outcome == OK.name and tried.attempt.model is not None:
+                    counters.unpriced += 1
+                    calls.unpriced += 1
             if len(tries) > 1:
                 self._record_moves(tries)
 
@@ -76,29 +82,40 @@ class Metrics:
         uptimes_s = self._registry.uptimes_s()
         with self._lock:
             uptime_s = self._registry.clock() - self._started
-            endpoints = {
-                name: {**counters.read(uptimes_s[name]), "outcomes": dict(counters.outcomes)}
-                for name, counters in self._endpoints.items()
-            }
-            extra = {"unpriced_requests": self._unpriced, "hedged_requests": self._hedged}
-            return {**self._calls.read(uptime_s), **extra, "endpoints": endpoints}
+            endpoints: Dict[str, Any] = {}
+            for name, counters in self._endpoints.items():
+                up_s = min(uptimes_s[name] - self._up_before.get(name, 0.0), uptime_s)
+                endpoints[name] = {**counters.read(up_s), "outcomes": dict(counters.outcomes)}
+            calls = self._calls.read(uptime_s)
+            return {**calls, "hedged_requests": self._hedged, "endpoints": endpoints}
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child, and count from nothing: the parent's calls are the parent's."""
         self._lock = threading.Lock()
+        self._up_before = {}  # the registry counts from the fork, too
         self._begin()
+
+
+def _adder(registry: Registry) -> Callable[[Any, Any], Any]:
+    """Return what adds costs; where nobody has prices there are none, and decimal need not be loaded."""
+    if not any(endpoint.prices for endpoint in registry.endpoints):
+        return add
+    from ..price import EXACT  # noqa: PLC0415
+
+    return EXACT.add
 
 
 class _Counters:
     """Calls of a client, or attempts at one endpoint; guarded by the metrics' lock."""
 
-    __slots__ = ("cost_usd", "failed_over", "latency", "outcomes")
+    __slots__ = ("cost_usd", "failed_over", "latency", "outcomes", "unpriced")
 
     def __init__(self) -> None:
         self.failed_over = 0
         self.latency = LatencyHistogram()
         self.cost_usd: Union[int, Decimal] = 0
         self.outcomes: Dict[str, int] = {}
+        self.unpriced = 0
 
     def add(self, latency_ms: float, outcome: str) -> None:
         self.latency.add(latency_ms)
@@ -120,5 +137,6 @@ class _Counters:
             "p95_latency_ms": latency.quantile_ms(0.95),
             "p99_latency_ms": latency.quantile_ms(0.99),
             "total_cost_usd": float(self.cost_usd),
+            "unpriced_requests": self.unpriced,
             "uptime_hours": uptime_s / _SECONDS_PER_HOUR,
         }

@@ -182,7 +182,7 @@ class Registry:
         while attempt is None:
             left = 0.0 if deadline is None else deadline - self.clock()
             if left <= 0:
-                raise self.unavailable()
+                raise self.unavailable(model=model)
             with self._changed:
                 self._changed.wait(min(left, _SNAPSHOT_AGE_S))  # time alone may make somebody eligible
             attempt = self.choose(self.clock(), model, excluded)
@@ -200,17 +200,22 @@ class Registry:
         return True
 
     def unavailable(
-        self, kind: Type[NoEndpointAvailable] = NoEndpointAvailable, what: str = "", **data: Any
+        self,
+        kind: Type[NoEndpointAvailable] = NoEndpointAvailable,
+        what: str = "",
+        *,
+        model: Optional[str] = None,
+        **data: Any,
     ) -> NoEndpointAvailable:
         """Make the error that says of each endpoint why it cannot be asked, and when one may be again."""
         with self._lock:
             now = self.clock()
-            snapshot, retry_after = self._pool.snapshot(now), self._pool.retry_after_s(now)
+            snapshot, retry_after = self._pool.snapshot(now), self._pool.retry_after_s(now, model)
         message = f"no endpoint available{what}: {snapshot}"
         return kind(message, retry_after=retry_after, snapshot=snapshot, **data)
 
     def uptimes_s(self) -> Dict[str, float]:
-        """Return for how many seconds each endpoint was up, since the registry was made."""
+        """Return for how many seconds each endpoint was up, since the registry was made or forked."""
         with self._lock:
             now = self.clock()
             return {name: now - self._made_at - down for name, down in self._pool.downtimes_s(now).items()}
@@ -230,13 +235,13 @@ class Registry:
     # What the failover loop, the monitor and a `Course` ask: the pool's own methods under the lock
 
     def begin(
-        self, now: float, model: Optional[str], affinity: Any = None, *, waits: bool = False
+        self, now: float, model: Optional[str], affinity: Any = None, *, wait_until: Optional[float] = None
     ) -> Optional[Attempt]:
-        """Choose for a fresh call; where nobody is eligible, one that waits gets None, any other fails open."""
+        """Choose for a fresh call; where nobody is eligible, one that may wait gets None, any other fails open."""
         if self._pid != process.getpid():
             self.after_fork()
         with self._lock:
-            attempt = self._pool.begin(now, model, affinity, waits=waits)
+            attempt = self._pool.begin(now, model, affinity, wait_until=wait_until)
             self._dirty = True
             if self._outbox:
                 self._changed.notify_all()
@@ -296,23 +301,27 @@ class Registry:
 
     def wait_turn(self, ticket: Ticket, until: float) -> Optional[Attempt]:
         """Wait in line until it is this ticket's turn; None when its time is over, or where the line is full."""
-        with self._lock:
-            ticket.attempt, ticket.turn = None, threading.Condition(self._lock)
-            ticket.refused = not self._lines.join(ticket, self.clock())
+        ticket.attempt, ticket.turn = None, threading.Condition(self._lock)
         try:
+            with self._lock:
+                ticket.refused = not self._lines.join(ticket, self.clock())
             while not ticket.refused and self._stand(ticket, until):
                 self._dispatcher.drain()
         except BaseException:
-            if ticket.attempt is not None:
+            self._step_out(ticket)
+            if ticket.attempt is not None:  # its turn came just then
                 self.release(ticket.attempt)
             raise
-        finally:
-            with self._lock:
-                self._lines.leave(ticket)
-                self._dirty = True
-                self._call_next()
+        self._step_out(ticket)
         self._tell(ticket.attempt)
         return ticket.attempt
+
+    def _step_out(self, ticket: Ticket) -> None:
+        """Leave the line, and call the next one."""
+        with self._lock:
+            self._lines.leave(ticket)
+            self._dirty = True
+            self._call_next()
 
     def _stand(self, ticket: Ticket, until: float) -> bool:
         """Stand in line until something happens; tell whether to go on standing."""
@@ -332,6 +341,10 @@ class Registry:
         """Have the first of each line look whether it is their turn. Hold the lock when calling this."""
         for ticket in self._lines.firsts():
             ticket.turn.notify()
+
+    def waiting(self) -> int:
+        """Count the callers that stand in line now."""
+        return len(self._lines)
 
     def probed(self, result: ProbeResult) -> None:
         """Let a probe change what is known."""
@@ -356,10 +369,10 @@ class Registry:
         with self._lock:
             return self._pool.ready_at(now, model, exclude)
 
-    def may_recover(self, model: Optional[str], exclude: AbstractSet[str]) -> bool:
-        """Tell whether waiting could help."""
+    def may_recover(self, now: float, model: Optional[str], exclude: AbstractSet[str], until: float) -> bool:
+        """Tell whether waiting until then could help."""
         with self._lock:
-            return self._pool.may_recover(model, exclude)
+            return self._pool.may_recover(now, model, exclude, until)
 
     def smaller_windows(self, attempt: Attempt) -> AbstractSet[str]:
         """Name those whose context window is no larger."""
@@ -389,7 +402,8 @@ class Registry:
         """Replace the locks in a forked child; the parent's calls are not the child's."""
         self._make_locks()
         self._dispatcher.after_fork()
-        self._pool.forget_in_flight()
+        self._made_at = self.clock()
+        self._pool.forget_past(self._made_at)
 
     def _control(self, name: str, order: str) -> None:
         with self._lock:

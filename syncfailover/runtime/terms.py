@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
 
 from urllib3.util.retry import Retry
@@ -16,6 +17,11 @@ from .timeouts import Timeouts
 if TYPE_CHECKING:
     from decimal import Decimal
 
+logger = logging.getLogger(__name__)
+
+#: USD; a budget beyond it is none.
+_MOST_USD = 1e12
+
 
 class Terms:
     """What is the same for all calls of a client.
@@ -26,7 +32,8 @@ class Terms:
         max_retries: further attempts after the first, or a urllib3 `Retry`.
         queue_timeout: seconds that a call may wait in line while nobody can serve it; 0 for not at all.
         hedge_after: see `Hedging`; None for never.
-        budget_usd: what all calls together may cost before the next is refused; None for no limit.
+        budget_usd: what all calls together may cost before the next is refused; None for no limit. Calls under way
+            are not stopped, so it may be exceeded by what they cost; replies without a known price do not count.
 
     Raises:
         ConfigurationError: a value that cannot work; the message names field, value and what is allowed.
@@ -50,6 +57,8 @@ class Terms:
         self.queue_s = number("queue_timeout", queue_timeout, maximum=1e8)
         self.hedging = Hedging.from_value(hedge_after, self.retry)
         self.budget_usd = _budget(budget_usd)
+        if self.budget_usd is not None:
+            _warn_of_unpriced(registry)
         self.metrics = Metrics(registry)
 
     @classmethod
@@ -79,11 +88,20 @@ class Terms:
 OPTIONS = frozenset(Terms.__init__.__kwdefaults__ or ())
 
 
+def _warn_of_unpriced(registry: Registry) -> None:
+    """Say which endpoints spend no budget, since nobody knows what they cost."""
+    unpriced = [endpoint.name for endpoint in registry.endpoints if endpoint.prices is None]
+    if unpriced:
+        logger.warning("budget_usd: %s: no prices, so their replies do not count", ", ".join(unpriced))
+
+
 def _budget(value: Union[float, Decimal, None]) -> Optional[Decimal]:
     if value is None:
         return None
     from decimal import Decimal  # noqa: PLC0415 - only needed where there is a budget
 
-    if isinstance(value, Decimal) and value.is_finite() and value >= 0:
+    if isinstance(value, Decimal):
+        if not (value.is_finite() and 0 <= value <= _MOST_USD):
+            raise reject("budget_usd", value, f"a finite number of at least 0 and at most {_MOST_USD:g}")
         return value
-    return Decimal(repr(number("budget_usd", float(value) if isinstance(value, Decimal) else value)))
+    return Decimal(repr(number("budget_usd", value, maximum=_MOST_USD)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from heapq import heapify, heappop, heappush
@@ -10,8 +11,12 @@ from typing import List, Protocol, Tuple
 
 from . import process
 
-#: Entries at which those called off are looked for the first time.
-_SWEEP_AT = 1024
+logger = logging.getLogger(__name__)
+
+#: Entries at which those called off are looked for the first time: few, so that what they hold stays in the cache.
+_SWEEP_AT = 64
+#: Seconds between two looks at least: what is a little late costs less than a thread that never sleeps.
+_SLACK_S = 0.002
 
 
 class Later(Protocol):
@@ -25,7 +30,10 @@ class Later(Protocol):
 
 
 class Timer:
-    """Fires what is due. Its thread starts with the first entry and ends when the timer is closed or dropped."""
+    """Fires what is due. Its thread starts with the first entry and ends when the timer is closed or dropped.
+
+    What is to be done later must not know the timer, or one that is dropped would not go away.
+    """
 
     def __init__(self) -> None:
         self._reset()
@@ -45,16 +53,20 @@ class Timer:
         self._finalizer()
 
     def after_fork(self) -> None:
-        """Forget the parent's thread and what it was to do."""
+        """Forget the parent's thread and what it was to do; one that was closed stays so."""
+        closed = not self._finalizer.alive
         self._finalizer.detach()
         self._reset()
+        if closed:
+            self._finalizer()
 
 
 class _Clockwork:
     """What the thread knows; it does not know the timer, so that one can be dropped."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        # Reentrant, for the collector may drop a timer, and so close it, in whatever thread holds this lock.
+        self._changed = threading.Condition(threading.RLock())
         # All guarded by _changed.
         self._entries: List[Tuple[float, int, Later]] = []
         self._count = 0
@@ -76,7 +88,7 @@ class _Clockwork:
 
     def close(self) -> None:
         with self._changed:
-            self._closed = True
+            self._closed, self._running = True, False
             self._changed.notify()
 
     def _start(self) -> bool:
@@ -91,20 +103,23 @@ class _Clockwork:
         return True
 
     def _run(self) -> None:
-        while True:
-            due: List[Later] = []
-            with self._changed:
-                now = monotonic()
-                while self._entries and (self._entries[0][0] <= now or self._entries[0][2].off):
-                    later = heappop(self._entries)[2]
-                    if not later.off:
-                        due.append(later)
-                if self._closed:
-                    return
-                if not due:
-                    self._wait(now)
-            for later in due:
-                later.fire()
+        while not self._closed:
+            _fire(self._next())  # keeping none of them
+        with self._changed:
+            self._entries.clear()
+
+    def _next(self) -> List[Later]:
+        """Take out what is due; where nothing is, wait until something may be."""
+        due: List[Later] = []
+        with self._changed:
+            now = monotonic()
+            while self._entries and (self._entries[0][0] <= now or self._entries[0][2].off):
+                later = heappop(self._entries)[2]
+                if not later.off:
+                    due.append(later)
+            if not due and not self._closed:
+                self._wait(now)
+        return due
 
     def _sweep(self) -> None:
         """Drop what was called off. Hold the lock when calling this."""
@@ -114,5 +129,13 @@ class _Clockwork:
 
     def _wait(self, now: float) -> None:
         """Hold the lock when calling this."""
-        self._wakes_at = self._entries[0][0] if self._entries else float("inf")
+        self._wakes_at = max(self._entries[0][0], now + _SLACK_S) if self._entries else float("inf")
         self._changed.wait(self._wakes_at - now if self._entries else None)
+
+
+def _fire(due: List[Later]) -> None:
+    for later in due:
+        try:
+            later.fire()
+        except Exception:  # the others still have their time
+            logger.exception("%r could not be done", later)

@@ -12,9 +12,9 @@ import io
 import socket
 import ssl
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, ContextManager, Optional
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -109,28 +109,35 @@ class AttemptClock(Timeout):
 class _KillSwitch:
     """The socket that an attempt uses now, for somebody else to shut down; not a moment longer than it is used."""
 
+    __slots__ = ("_cut", "_owned", "_sock", "lock")
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # All guarded by _lock.
+        #: Held while the socket is closed as well, lest its descriptor is shut down when it is another one's already.
+        self.lock = threading.RLock()
+        # All guarded by lock; only the attempt's own thread changes which socket it is.
         self._sock: Optional[socket.socket] = None
         self._owned = self._cut = False
 
     def hold(self, sock: Any, *, owned: bool = False) -> None:
         """Use this socket from now on; one that is `owned` is closed when it is let go."""
         sock = getattr(sock, "socket", sock)  # urllib3 wraps TLS inside of TLS
-        with self._lock:
+        if sock is self._sock:
+            return
+        with self.lock:
             self._put(sock, owned=owned)
             if self._cut:
                 self._shut()
 
     def let_go(self) -> None:
         """Use none any more: the connection may serve another attempt."""
-        with self._lock:
+        if self._sock is None:
+            return
+        with self.lock:
             self._put(None, owned=False)
 
     def cut(self) -> None:
         """Shut down what is used, now or later."""
-        with self._lock:
+        with self.lock:
             self._cut = True
             self._shut()
 
@@ -145,6 +152,15 @@ class _KillSwitch:
                 socket.socket.shutdown(
                     self._sock, socket.SHUT_RDWR
                 )  # below TLS, whose state is another thread's
+
+
+#: Where nobody could cut a socket off while it is being closed.
+_UNGUARDED = nullcontext()
+
+
+def _closing(clock: Optional[AttemptClock]) -> ContextManager[Any]:
+    """Guard the closing of a socket from whoever may call its attempt off."""
+    return _UNGUARDED if clock is None or clock.kill_switch is None else clock.kill_switch.lock
 
 
 class _FinalResponse(http.client.HTTPResponse):
@@ -184,7 +200,8 @@ class _DeadlineReader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._raw.close()
+            with _closing(self._clock):
+                self._raw.close()
             super().close()
 
 
@@ -220,7 +237,7 @@ class _DeadlineMixin(_Connection):
         if clock is not None:
             if self.sock is None:
                 self.connect()
-            if clock.kill_switch is not None:
+            if clock.kill_switch is not None and not clock.tunnelling:  # TLS will take a tunnel's socket over
                 clock.kill_switch.hold(self.sock)
             self.sock.settimeout(clock.left_s())
             clock.sent = not clock.tunnelling
@@ -234,8 +251,9 @@ class _DeadlineMixin(_Connection):
 
     def close(self) -> None:
         """Close, and forget the attempt."""
-        self.clock = None
-        super().close()
+        clock, self.clock = self.clock, None
+        with _closing(clock):
+            super().close()
 
     def _new_conn(self) -> socket.socket:
         """Open a socket: the connect timeout bounds all addresses of the host together, and the TLS handshake."""
@@ -249,26 +267,32 @@ class _DeadlineMixin(_Connection):
             raise NewConnectionError(self, f"DNS: {host}: {error}") from error
         refused: Optional[OSError] = None
         for family, kind, protocol, _name, address in found:
-            left = deadline - monotonic()
-            if left <= 0 or (self.clock is not None and self.clock.expired):
+            if deadline <= monotonic() or (self.clock is not None and self.clock.expired):
                 break
             sock = socket.socket(family, kind, protocol)
             try:
-                if self.clock is not None and self.clock.kill_switch is not None:
-                    self.clock.kill_switch.hold(sock.dup(), owned=True)  # TLS will take the socket over
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                sock.settimeout(left)
-                sock.connect(address)
-                sock.settimeout(max(deadline - monotonic(), _LEAST_S))
+                self._dial(sock, address, deadline)
             except OSError as error:
                 sock.close()
                 refused = error
             else:
                 return sock
         if refused is None or isinstance(refused, socket.timeout):
-            raise ConnectTimeoutError(self, "connect timed out")
+            raise ConnectTimeoutError(self, "connect timed out") from refused
         raise NewConnectionError(self, str(refused)) from refused
+
+    def _dial(self, sock: socket.socket, address: Any, deadline: float) -> None:
+        """Connect to one address, until the deadline or until the attempt is called off."""
+        clock = self.clock
+        if clock is not None and clock.kill_switch is not None:
+            clock.kill_switch.hold(sock.dup(), owned=True)  # TLS will take the socket over
+        for option in self.socket_options or ():
+            sock.setsockopt(*option)
+        sock.settimeout(max(deadline - monotonic(), _LEAST_S))
+        sock.connect(address)
+        if clock is not None and clock.expired:  # no handshake and no request, if it was called off meanwhile
+            raise socket.timeout("timed out")
+        sock.settimeout(max(deadline - monotonic(), _LEAST_S))
 
 
 class DeadlineHTTPConnection(_DeadlineMixin, HTTPConnection):
@@ -298,15 +322,20 @@ class _PoolMixin(_Pool):
         finally:
             clock.tunnelling = False
 
+    def _put_conn(self, conn: Any) -> None:
+        """Take a connection back, which nobody may cut off from now on."""
+        clock = getattr(conn, "clock", None)
+        if clock is not None and clock.kill_switch is not None:
+            clock.kill_switch.let_go()
+        super()._put_conn(conn)
+
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
         clock = kwargs.get("timeout")
         if not isinstance(clock, AttemptClock):
             return super()._make_request(conn, *args, **kwargs)
         reused = conn.sock is not None
         began = monotonic()
-        before, conn.clock = conn.clock, clock
-        if before is not None and before.kill_switch is not None:
-            before.kill_switch.let_go()
+        conn.clock = clock
         try:
             return super()._make_request(conn, *args, **kwargs)
         except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):

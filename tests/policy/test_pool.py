@@ -14,6 +14,7 @@ from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.health import HealthConfig, HealthStatus, ProbeResult
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
 from syncfailover.policy.pool import EndpointPool
+from syncfailover.policy.rate_limit import Room
 from syncfailover.policy.retry import RetryBudget
 
 # Tiers
@@ -445,6 +446,18 @@ def test_the_time_until_somebody_reopens(bench, endpoint):
     assert made.pool.retry_after_s(made.clock()) == pytest.approx(20.0)
 
 
+def test_the_time_until_somebody_serves_a_model(bench, endpoint):
+    """A model's own rest counts; who fails probes or is busy has no time, for now is not it."""
+    made = bench(endpoint("a", models=["m"]), endpoint("b", models=["n"], max_concurrency=1))
+    made.report(made.only("a", "m"), outcome.RATE_LIMIT, retry_after_s=7.0)
+    assert made.pool.retry_after_s(made.clock(), "m") == pytest.approx(7.0)
+    made.begin("n")
+    assert made.pool.retry_after_s(made.clock(), "n") is None
+    made.clock.advance(7.0)
+    made.probe("a", "-")
+    assert made.pool.retry_after_s(made.clock(), "m") is None
+
+
 # Reports
 
 
@@ -527,7 +540,7 @@ def test_forgetting_what_is_in_flight(bench, endpoint):
     made = bench(endpoint("a", max_concurrency=1))
     made.choose()
     assert made.choose() is None
-    made.pool.forget_in_flight()
+    made.pool.forget_past(made.clock())
     assert made.choose().endpoint.name == "a"
 
 
@@ -668,6 +681,16 @@ def test_an_order_for_nobody_is_refused(bench):
         bench("a", "b").pool.control("z", "reset", 0.0)
 
 
+def test_a_key_that_works_again_is_used_at_once(bench):
+    """A call begun before a probe found the key refused answers: the endpoint is back in the next choice."""
+    made = bench("a", "b")
+    earlier = made.only("a")
+    made.probe("a", "+", key_refused=True)
+    assert made.picks(2) == "bb"
+    made.report(earlier)
+    assert sorted(made.picks(2)) == ["a", "b"]
+
+
 # Snapshots
 
 
@@ -748,6 +771,13 @@ RESULTS = [
     Outcome(outcome.KEY_REFUSED, "HTTP 401", retry_after_s=5.0),
     Outcome(outcome.UNREACHABLE, "connect refused"),
 ]
+ROOMS = [
+    *[None] * 4,
+    Room(None, little=True, reset_s=5.0),
+    Room(0.0, little=True, reset_s=60.0),
+    Room(2.0, little=False, reset_s=3.0),
+    Room(100.0, little=False, reset_s=3.0),
+]
 
 
 class PoolUnderFire(RuleBasedStateMachine):
@@ -778,10 +808,11 @@ class PoolUnderFire(RuleBasedStateMachine):
             chance=lambda: 0.0,
         )
 
-    def tier(self, name):
-        """Tell how good a choice an endpoint is, by looking at the node alone."""
+    def tier(self, name, model):
+        """Tell how good a choice an endpoint is, by looking at the node and its rate limit alone."""
         node = self.pool.nodes[name]
-        return node.priority, node.health.status is HealthStatus.DEGRADED
+        scarce = self.now < self.pool._rooms.until(name, model)
+        return node.priority, scarce, node.health.status is HealthStatus.DEGRADED
 
     def eligible(self, model, exclude):
         """Name those that may be chosen, by looking at the nodes alone."""
@@ -799,7 +830,8 @@ class PoolUnderFire(RuleBasedStateMachine):
     def choose(self, model, exclude):
         """Somebody of the best tier is chosen, if and only if somebody is eligible."""
         may = self.eligible(model, exclude)
-        best = min(map(self.tier, may), default=None)
+        tiers = {name: self.tier(name, model) for name in may}  # as before the call that is granted
+        best = min(tiers.values(), default=None)
         attempt = self.pool.choose(self.now, model, frozenset(exclude))
         assert (attempt is None) is (not may)
         if attempt is not None:
@@ -807,7 +839,7 @@ class PoolUnderFire(RuleBasedStateMachine):
             assert name in may
             assert name not in exclude
             assert name != "d"
-            assert self.tier(name) == best
+            assert tiers[name] == best
             assert attempt.alternatives == len(may) - 1
             self.out.append(attempt)
 
@@ -824,6 +856,24 @@ class PoolUnderFire(RuleBasedStateMachine):
             assert attempt.endpoint.weight > 0
             self.out.append(attempt)
 
+    @rule(model=st.sampled_from([None, "m", "n"]), conversation=st.integers(0, 2))
+    def begin_at_home(self, model, conversation):
+        """A conversation stays where it lives while that is eligible, and begins at one of the best."""
+        may = self.eligible(model, ())
+        home = self.pool._homes.of(conversation, model)
+        tiers = {name: self.tier(name, model) for name in may}
+        attempt = self.pool.begin(self.now, model, conversation)
+        if may:
+            name = attempt.endpoint.name
+            assert name in may
+            assert attempt.alternatives == len(may) - 1
+            if home in may and not tiers[home][1]:
+                assert name == home
+            elif home not in may:
+                assert tiers[name] == min(tiers.values())
+        if attempt is not None:
+            self.out.append(attempt)
+
     @rule(name=st.sampled_from(NAMES))
     def choose_same(self, name):
         """The same is given if it is usable, and never otherwise."""
@@ -834,11 +884,11 @@ class PoolUnderFire(RuleBasedStateMachine):
             self.out.append(attempt)
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), result=st.sampled_from(RESULTS))
-    def report(self, data, result):
-        """A result comes back, in any order."""
+    @rule(data=st.data(), result=st.sampled_from(RESULTS), room=st.sampled_from(ROOMS))
+    def report(self, data, result, room):
+        """A result comes back, in any order, with or without what is left of the rate limit."""
         attempt = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
-        self.pool.report(attempt, result, self.now)
+        self.pool.report(attempt, result, self.now, room)
         self.done.append(attempt)
 
     @precondition(lambda self: self.out)

@@ -2,14 +2,15 @@
 
 given.endpoints   by name: fields of `Endpoint`, and `calls`, the script of faults (`times` repeats one), with
                   `always` for what follows them. A fault is what `syncfailover.testing.fault_from` reads.
-given.client      `timeout`, `read`, `retry` (arguments of `FailoverRetry`), and options of the registry.
+given.client      `timeout`, `read`, `queue_timeout`, `retry` (arguments of `FailoverRetry`), and options of the registry.
 when              steps: call (`times`, `every` so many seconds, `model`), wait, down, up, heal, probe, and orders to a
-                  breaker (force_open, disable_breaker, reset).
+                  breaker (force_open, disable_breaker, reset). A step with `later` happens so many seconds after.
 then.calls        for each call in turn (`times` repeats): the attempts as "endpoint outcome" or "endpoint outcome after
                   so many seconds", `took_s` (least, most), and the `error` where it is not answered.
 then.breakers     their states at the end; then.asked: how many requests reached an endpoint.
 
-In both runs waits take no time: the clock skips them. Chance is always 0.
+In both runs pauses take no time: the clock skips them; over sockets, what is waited for in line takes as long as it
+says. Chance is always 0.
 """
 
 import json
@@ -81,7 +82,9 @@ class Scenario:
 
 def _steps(when: List[Dict[str, Any]]) -> Iterator[Tuple[str, Any]]:
     for step in when:
-        ((word, value),) = ((w, v) for w, v in step.items() if w not in ("times", "every"))
+        ((word, value),) = ((w, v) for w, v in step.items() if w not in ("times", "every", "later"))
+        if "later" in step:
+            word, value = "later", (step["later"], word, value)
         for number in range(step.get("times", 1)):
             if number and "every" in step:
                 yield "wait", step["every"]

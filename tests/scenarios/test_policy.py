@@ -7,7 +7,17 @@ from requests.structures import CaseInsensitiveDict
 
 from syncfailover.endpoint import Endpoint
 from syncfailover.policy.breaker_config import BreakerConfig
-from syncfailover.policy.course import ANSWERED, OUT_OF_TIME, UNAVAILABLE, Course, Pause, Stop
+from syncfailover.policy.course import (
+    ANSWERED,
+    OUT_OF_TIME,
+    TURNED_AWAY,
+    UNAVAILABLE,
+    WAITED_IN_VAIN,
+    Course,
+    Pause,
+    Stop,
+    Wait,
+)
 from syncfailover.policy.health import HealthConfig, judge
 from syncfailover.policy.outcome import SUCCEEDED, classify
 from syncfailover.policy.pool import EndpointPool
@@ -17,6 +27,7 @@ from syncfailover.testing import End, ManualClock, Ok, State
 from syncfailover.testing.wire import Response, as_response
 
 COMPLETION = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"content": "Hi"}}]}
+STEP_S = 0.01
 BREAKER = ("failure_threshold", "recovery_timeout", "recovery_backoff", "half_open_permits")
 
 
@@ -62,6 +73,8 @@ class Driver:
         self.scenario, self.told = scenario, told
         self.clock = ManualClock()
         options = dict(scenario.options)
+        self.queue_s = options.pop("queue_timeout", 0.0)
+        self.later = []
         self.pool = EndpointPool(
             [Endpoint(name, "http://127.0.0.1:1/v1", **scenario.fields(name)) for name in scenario.endpoints],
             balancer=options.pop("balancer", "weighted"),
@@ -69,6 +82,7 @@ class Driver:
             health=HealthConfig(),
             budget=RetryBudget(**options.pop("retry_budget", {})),
             chance=lambda: 0.0,
+            queue_size=options.pop("queue_size", 100),
         )
         assert not options
         self.upstreams = {
@@ -85,6 +99,7 @@ class Driver:
             began + self.scenario.timeout,
             read_s=self.scenario.read,
             chance=lambda: 0.0,
+            queue_s=self.queue_s,
         )
         attempts, errors, waited_s = [], [], 0.0
         step = course.begin(began)
@@ -93,6 +108,11 @@ class Driver:
                 waited_s += step.until - self.clock()
                 self.clock.advance(step.until - self.clock())
                 step = course.resume(self.clock())
+                continue
+            if isinstance(step, Wait):
+                came = self.clock()
+                step = course.served(self.stand(step), self.clock())
+                waited_s += self.clock() - came
                 continue
             name = step.endpoint.name
             course.limit(step, self.clock())
@@ -111,10 +131,27 @@ class Driver:
             attempts[-1][0] if answered else None,
         )
 
+    def stand(self, wait):
+        """Wait in line as the registry does, while what is to happen later happens."""
+        ticket = wait.ticket
+        ticket.attempt, ticket.refused = None, not self.pool.lines.join(ticket, self.clock())
+        while not ticket.refused:
+            self.pool.serve(ticket.model, self.clock())
+            if ticket.attempt is not None or self.clock() >= wait.until:
+                break
+            self.clock.advance(min(STEP_S, wait.until - self.clock()))
+            for due in [step for step in self.later if step[0] <= self.clock()]:
+                self.later.remove(due)
+                self.do(*due[1:])
+        self.pool.lines.leave(ticket)
+        return ticket.attempt
+
     def do(self, word, value):
         """Carry out a step that is no call."""
         if word == "wait":
             self.clock.advance(value)
+        elif word == "later":
+            self.later.append((self.clock() + value[0], *value[1:]))
         elif word in ("down", "up"):
             self.upstreams[value].down = word == "down"
         elif word == "heal":
@@ -126,12 +163,18 @@ class Driver:
             self.pool.control(value, {"disable_breaker": "disable"}.get(word, word), self.clock())
 
 
+ENDS = {
+    UNAVAILABLE: "NoEndpointAvailable",
+    OUT_OF_TIME: "DeadlineExceeded",
+    TURNED_AWAY: "QueueFull",
+    WAITED_IN_VAIN: "QueueTimeout",
+}
+
+
 def error_of(stop, errors):
     """Name the error that an end of a course stands for."""
-    if stop is UNAVAILABLE:
-        return "NoEndpointAvailable"
-    if stop is OUT_OF_TIME:
-        return "DeadlineExceeded"
+    if stop in ENDS:
+        return ENDS[stop]
     if stop is ANSWERED:
         return errors[-1]
     return errors[0] if len(set(errors)) == 1 else "AllEndpointsFailed"

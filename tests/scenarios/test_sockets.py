@@ -1,6 +1,7 @@
 """Every scenario over real sockets: the client against fake upstreams, with a clock that skips what is waited for."""
 
 import contextlib
+import threading
 import time
 
 import pytest
@@ -79,6 +80,8 @@ class Stage:
         """Carry out a step that is no call."""
         if word == "wait":
             self.clock.skip(value)
+        elif word == "later":
+            threading.Timer(value[0], self.do, value[1:]).start()
         elif word == "down":
             self.upstreams[value].kill()
         elif word == "up":
