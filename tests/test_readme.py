@@ -230,7 +230,9 @@ def test_the_events_are_those_of_the_code() -> None:
     assert set(re.findall(r"`(\w+)`", sentence[1])) == EVENTS
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/testing.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/testing.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     """Every link of a page to a file of this repository leads to one."""
     here = ROOT / page

@@ -182,6 +182,7 @@ class Attempt:
         "clock",
         "endpoint",
         "grant",
+        "hedge",
         "model",
         "node",
         "race",
@@ -218,6 +219,8 @@ class Attempt:
         self.affinity = affinity
         #: The race that it takes part in, None where it runs alone; what times it; whether it is called off.
         self.race: Any = None
+        #: Whether it was made beside another one that was late.
+        self.hedge = False
         self.clock: Any = None
         self.aborted = False
         self.settled = False

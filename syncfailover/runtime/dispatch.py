@@ -122,7 +122,9 @@ class Dispatcher:
         pending = self._pending.queue
         if len(pending) == _PENDING and not self._warned:
             self._warned = True
-            names = sorted({repr(callback) for callbacks in self._callbacks.values() for callback in callbacks})
+            names = sorted(
+                {repr(callback) for callbacks in self._callbacks.values() for callback in callbacks}
+            )
             logger.warning("a listener blocks; the oldest events are dropped (%s)", ", ".join(names))
         pending.append(event)
 

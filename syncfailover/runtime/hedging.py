@@ -34,7 +34,7 @@ from .timer import Timer
 logger = logging.getLogger(__name__)
 
 #: Seconds; a hedge sooner than that costs more than it saves.
-_SOONEST_S = 0.002
+_SOONEST_S = 0.005
 #: Share of attempts that may be hedged, and how many at once after a quiet time.
 _RATIO, _BURST = 0.05, 50.0
 #: Seconds that an answered caller waits for the other attempt to say how it ended; it has been cut off by then.
@@ -214,7 +214,7 @@ class Race:
         with self._lore.lock:
             if self.winner is not None:
                 return False
-            self.rival, rival.race = rival, self
+            self.rival, rival.race, rival.hedge = rival, self, True
             return True
 
     def judge(self, attempt: Attempt, outcome: Outcome, latency_ms: float) -> Tuple[Outcome, Outcome]:

@@ -66,12 +66,14 @@ class Metrics:
         left = [
             tried.record.endpoint
             for tried, following in zip(tries, tries[1:])
-            if tried.record.outcome not in CALLED_OFF and tried.record.endpoint != following.record.endpoint
+            if tried.record.outcome not in CALLED_OFF
+            and not tried.attempt.hedge
+            and tried.record.endpoint != following.record.endpoint
         ]
         for endpoint in left:
             self._endpoints[endpoint].failed_over += 1
         self._calls.failed_over += bool(left)
-        self._hedged += any(tried.record.outcome in CALLED_OFF for tried in tries)
+        self._hedged += any(tried.attempt.hedge for tried in tries)
 
     def spent_usd(self) -> Union[int, Decimal]:
         """Return what all attempts together have cost, as far as it is known."""

@@ -191,7 +191,7 @@ def test_without_a_conversation_nothing_is_remembered(bench: Any) -> None:
     """`affinity=None` is a call as any other, and the number 0 is a conversation."""
     made = bench("a", "b")
     assert Counter(made.picks(10)) == {"a": 5, "b": 5}
-    assert len(made.pool._homes._homes) == 0
+    assert len(made.pool.roster.homes._homes) == 0
     assert len({talk(made, 0) for _ in range(4)}) == 1
 
 

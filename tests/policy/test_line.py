@@ -531,7 +531,7 @@ class Callers(RuleBasedStateMachine):
             if name not in exclude
             and node.endpoint.serves(model) is not None
             and node.usable(self.now)
-            and self.now >= self.pool._rests.until(name, model)
+            and self.now >= self.pool.roster.rests.until(name, model)
         }
 
     def check_let_out(self, model, ticket, eligible):

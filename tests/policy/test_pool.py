@@ -336,7 +336,7 @@ def test_a_thousand_models_are_no_leak(bench):
     made = bench("a")
     for number in range(1000):
         made.report(made.begin(f"m{number}"))
-    assert len(made.pool._views) <= 128
+    assert len(made.pool.roster._views) <= 128
 
 
 # Excluding
@@ -811,7 +811,7 @@ class PoolUnderFire(RuleBasedStateMachine):
     def tier(self, name, model):
         """Tell how good a choice an endpoint is, by looking at the node and its rate limit alone."""
         node = self.pool.nodes[name]
-        scarce = self.now < self.pool._rooms.until(name, model)
+        scarce = self.now < self.pool.roster.rooms.until(name, model)
         return node.priority, scarce, node.health.status is HealthStatus.DEGRADED
 
     def eligible(self, model, exclude):
@@ -823,7 +823,7 @@ class PoolUnderFire(RuleBasedStateMachine):
             if name not in exclude
             and node.endpoint.serves(model) is not None
             and node.usable(self.now)
-            and self.now >= self.pool._rests.until(name, model)
+            and self.now >= self.pool.roster.rests.until(name, model)
         ]
 
     @rule(model=st.sampled_from([None, "m", "n"]), exclude=st.sets(st.sampled_from(NAMES), max_size=3))
@@ -860,7 +860,7 @@ class PoolUnderFire(RuleBasedStateMachine):
     def begin_at_home(self, model, conversation):
         """A conversation stays where it lives while that is eligible, and begins at one of the best."""
         may = self.eligible(model, ())
-        home = self.pool._homes.of(conversation, model)
+        home = self.pool.roster.homes.of(conversation, model)
         tiers = {name: self.tier(name, model) for name in may}
         attempt = self.pool.begin(self.now, model, conversation)
         if may:

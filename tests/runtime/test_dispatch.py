@@ -138,7 +138,7 @@ def test_no_call_waits_for_a_listener_that_blocks(upstreams: List[FakeUpstream],
 @pytest.mark.parametrize("name", ["breaker_open", "", None, 1, "Attempt"])
 def test_an_unknown_event_is_refused(make_client: Any, name: Any) -> None:
     """`on` says which names there are."""
-    with pytest.raises(ConfigurationError, match="event: .* is not allowed; expected one of") as caught:
+    with pytest.raises(ConfigurationError, match=r"event: .* is not allowed; expected one of") as caught:
         make_client().on(name, print)
     assert all(repr(known) in str(caught.value) for known in EVENTS)
 
