@@ -12,6 +12,7 @@ from requests.utils import rewind_body
 from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
 from .policy.received import REDIRECTED, UNREPEATABLE, Received
+from .runtime.attempt_clock import AttemptClock
 from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
@@ -19,7 +20,6 @@ from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.transport import EndpointTransport, Transports
-from .runtime.wire import AttemptClock
 from .validation import reject
 
 #: Headers that belong to one origin and never travel to another.

@@ -8,6 +8,7 @@ from typing import Any, Dict, Mapping, Optional
 from .errors import ClientClosed, ConfigurationError
 from .policy.node import Attempt
 from .policy.received import Received
+from .runtime.attempt_clock import AttemptClock
 from .runtime.exchange import exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
@@ -15,7 +16,6 @@ from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.transport import Transports
-from .runtime.wire import AttemptClock
 from .validation import reject, text
 
 _JSON = "application/json"

@@ -73,7 +73,7 @@ def tried(endpoint: Endpoint, succeeded: bool, usage: Any) -> Tried:
     edge = None if cost is None else float(cost)
     record = AttemptRecord(endpoint.name, rule.name, "", 200, 0.0, 1.0, edge, succeeded)
     attempt: Any = Attempt.__new__(Attempt)
-    attempt.model = "m"
+    attempt.model, attempt.hedge = "m", False
     return Tried(attempt, Received(), SUCCEEDED if succeeded else Outcome(rule), record, cost)
 
 

@@ -17,7 +17,7 @@ from syncfailover.testing import FakeUpstream, Hang, Ok, Reset, Status
 THREADS = 8
 DEADLINE_S = 3.0
 RECOVERY_S = 0.4
-TROUBLE_FROM_S, TROUBLE_TO_S, END_S = 0.5, 1.9, 3.2
+TROUBLE_FROM_S, TROUBLE_TO_S, END_S = 0.4, 1.4, 2.4
 #: Attempts that were under way, or chosen, when the trouble became known.
 ALREADY_ON_THEIR_WAY = THREADS
 

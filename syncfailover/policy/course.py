@@ -16,13 +16,25 @@ Each step but the first spends the retry policy, and the budget that all calls s
 never sent. No step begins beyond the deadline.
 """
 
-from typing import AbstractSet, Any, Callable, NamedTuple, Optional, Protocol, Union
+from typing import AbstractSet, Any, Callable, Optional, Protocol
 
 from .line import Ticket
 from .node import Attempt
 from .outcome import ANYWHERE, LARGER_WINDOW, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
 from .received import NEVER_SENT
 from .retry import FailoverRetry
+from .steps import (
+    ANSWERED,
+    EXHAUSTED,
+    OUT_OF_TIME,
+    TURNED_AWAY,
+    UNAVAILABLE,
+    WAITED_IN_VAIN,
+    Pause,
+    Step,
+    Stop,
+    Wait,
+)
 
 
 class Pool(Protocol):
@@ -59,35 +71,6 @@ class Pool(Protocol):
 
     def ready_at(self, now: float, model: Optional[str], exclude: AbstractSet[str]) -> Optional[float]:
         """Return when the first that is up may be asked."""
-
-
-class Pause(NamedTuple):
-    """Wait until then, and call `resume`."""
-
-    until: float
-
-
-class Wait(NamedTuple):
-    """Wait in line until then at the latest, and call `served`."""
-
-    ticket: Ticket
-    until: float
-
-
-class Stop(NamedTuple):
-    """The end: `why` is one of the words below."""
-
-    why: str
-
-
-ANSWERED = Stop("answered")  # the last outcome is the caller's: success, or what no other endpoint could cure
-EXHAUSTED = Stop("exhausted")  # endpoints, retries or the shared budget are used up
-OUT_OF_TIME = Stop("out of time")
-UNAVAILABLE = Stop("unavailable")  # nobody could be asked even once
-TURNED_AWAY = Stop("turned away")  # too many are waiting
-WAITED_IN_VAIN = Stop("waited in vain")
-
-Step = Union[Attempt, Pause, Wait, Stop]
 
 
 class Course:

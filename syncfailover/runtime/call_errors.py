@@ -13,8 +13,8 @@ from ..errors import (
     RequestRejected,
 )
 from ..events import AttemptRecord
-from ..policy.course import ANSWERED, OUT_OF_TIME, TURNED_AWAY, UNAVAILABLE, WAITED_IN_VAIN, Stop
 from ..policy.outcome import Outcome
+from ..policy.steps import ANSWERED, OUT_OF_TIME, TURNED_AWAY, UNAVAILABLE, WAITED_IN_VAIN, Stop
 from .attempt import Tried
 from .registry import Registry
 

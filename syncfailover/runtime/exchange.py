@@ -15,8 +15,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from ..errors import FailoverError
 from ..policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
+from .attempt_clock import AttemptClock
 from .transport import EndpointTransport
-from .wire import AttemptClock
 
 #: Bytes of a reply at most, decoded: nobody's answer is longer, but a gzip bomb is.
 _LARGEST_REPLY = 256 * 1024 * 1024

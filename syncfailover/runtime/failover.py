@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple
 
 from ..errors import BudgetExceeded, FailoverError
 from ..events import AttemptRecord, Event
-from ..policy.course import Course, Pause, Step, Stop, Wait
+from ..policy.course import Course
 from ..policy.node import Attempt
 from ..policy.outcome import SUCCEEDED
 from ..policy.received import Received
+from ..policy.steps import Pause, Step, Stop, Wait
 from .attempt import Door, Tried, make
 from .call_errors import Story, error_of
 from .registry import Registry

@@ -6,10 +6,10 @@ from time import monotonic
 
 from ..endpoint import Endpoint
 from ..policy.health import ProbeResult, judge
+from .attempt_clock import AttemptClock
 from .exchange import exchange, key_unavailable
 from .target import EndpointRequest
 from .transport import Transports
-from .wire import AttemptClock
 
 #: Bytes of a probe's answer at most: a long model list fits, an endless body does not.
 _LARGEST_ANSWER = 4 * 1024 * 1024

@@ -21,6 +21,7 @@ from ..policy.snapshot import Snapshot
 from ..validation import integer, reject
 from . import process
 from .dispatch import Dispatcher
+from .queue import Queue
 from .state_log import log_change
 
 _NOBODY: AbstractSet[str] = frozenset()
@@ -137,6 +138,7 @@ class Registry:
         self._pid = process.getpid()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._queue = Queue(self._lock, self._pool, self.clock)
 
     def __repr__(self) -> str:
         return f"<EndpointRegistry {self.snapshot()}>"
@@ -287,7 +289,7 @@ class Registry:
             if self._outbox:
                 self._changed.notify_all()
             if self._lines:
-                self._call_next()
+                self._queue.call_next()
         if self._outbox:
             self._dispatcher.drain()
 
@@ -297,50 +299,19 @@ class Registry:
             self._pool.release(attempt)
             self._dirty = True
             self._changed.notify_all()
-            self._call_next()
+            self._queue.call_next()
 
     def wait_turn(self, ticket: Ticket, until: float) -> Optional[Attempt]:
         """Wait in line until it is this ticket's turn; None when its time is over, or where the line is full."""
-        ticket.attempt, ticket.turn = None, threading.Condition(self._lock)
         try:
-            with self._lock:
-                ticket.refused = not self._lines.join(ticket, self.clock())
-            while not ticket.refused and self._stand(ticket, until):
-                self._dispatcher.drain()
+            self._queue.stand(ticket, until, self._dispatcher.drain)
         except BaseException:
-            self._step_out(ticket)
             if ticket.attempt is not None:  # its turn came just then
                 self.release(ticket.attempt)
             raise
-        self._step_out(ticket)
+        self._dirty = True
         self._tell(ticket.attempt)
         return ticket.attempt
-
-    def _step_out(self, ticket: Ticket) -> None:
-        """Leave the line, and call the next one."""
-        with self._lock:
-            self._lines.leave(ticket)
-            self._dirty = True
-            self._call_next()
-
-    def _stand(self, ticket: Ticket, until: float) -> bool:
-        """Stand in line until something happens; tell whether to go on standing."""
-        with self._lock:
-            now = self.clock()
-            served = self._pool.serve(ticket.model, now)
-            if ticket.attempt is not None or now >= until:
-                return False
-            if served is not None:
-                served.turn.notify()  # who calls the next one when it is on its way
-            line = self._lines[ticket.model]
-            is_first = line is not None and line.first() is ticket
-            ticket.turn.wait(min(until - now, _SNAPSHOT_AGE_S) if is_first else until - now)
-            return True
-
-    def _call_next(self) -> None:
-        """Have the first of each line look whether it is their turn. Hold the lock when calling this."""
-        for ticket in self._lines.firsts():
-            ticket.turn.notify()
 
     def waiting(self) -> int:
         """Count the callers that stand in line now."""
@@ -352,7 +323,7 @@ class Registry:
             self._pool.probed(result, self.clock())
             self._dirty = True
             self._changed.notify_all()
-            self._call_next()
+            self._queue.call_next()
         self._dispatcher.drain()
 
     def last_success(self, name: str) -> Optional[float]:
@@ -410,5 +381,5 @@ class Registry:
             self._pool.control(name, order, self.clock())
             self._dirty = True
             self._changed.notify_all()
-            self._call_next()
+            self._queue.call_next()
         self._dispatcher.drain()

@@ -3,10 +3,11 @@
 import pytest
 
 from syncfailover.policy import outcome
-from syncfailover.policy.course import ANSWERED, EXHAUSTED, OUT_OF_TIME, UNAVAILABLE, Course, Pause
+from syncfailover.policy.course import Course
 from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
 from syncfailover.policy.retry import FailoverRetry, RetryBudget
+from syncfailover.policy.steps import ANSWERED, EXHAUSTED, OUT_OF_TIME, UNAVAILABLE, Pause
 
 
 class Walk:

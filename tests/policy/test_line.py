@@ -8,23 +8,23 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from syncfailover.endpoint import Endpoint
 from syncfailover.policy import outcome
 from syncfailover.policy.breaker_config import BreakerConfig
-from syncfailover.policy.course import (
-    EXHAUSTED,
-    OUT_OF_TIME,
-    TURNED_AWAY,
-    UNAVAILABLE,
-    WAITED_IN_VAIN,
-    Course,
-    Pause,
-    Stop,
-    Wait,
-)
+from syncfailover.policy.course import Course
 from syncfailover.policy.health import HealthConfig, ProbeResult
 from syncfailover.policy.line import TRY_S, Lines, Ticket
 from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
 from syncfailover.policy.pool import EndpointPool
 from syncfailover.policy.retry import FailoverRetry, RetryBudget
+from syncfailover.policy.steps import (
+    EXHAUSTED,
+    OUT_OF_TIME,
+    TURNED_AWAY,
+    UNAVAILABLE,
+    WAITED_IN_VAIN,
+    Pause,
+    Stop,
+    Wait,
+)
 
 REFUSED = Outcome(outcome.UNREACHABLE, "refused")
 FAILED = Outcome(outcome.OVERLOADED, "HTTP 503")

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -115,7 +116,7 @@ class _InOrder:
 
 @pytest.mark.parametrize(
     ("hedge_after", "layout"),
-    [("p95", "three peers"), ("p95", "two peers"), ("p95", "an exit"), (80, "two peers")],
+    [("p95", "three peers"), ("p95", "an exit"), (80, "two peers")],
 )
 def test_the_tail_is_cut(hedge_after: Any, layout: str, fake_upstreams: Any, make_client: Any) -> None:
     """With one endpoint at 2 s for 5 % of its calls, p99 stays below 3 x p50 at no more than 5 % of load."""
@@ -124,13 +125,13 @@ def test_the_tail_is_cut(hedge_after: Any, layout: str, fake_upstreams: Any, mak
     if layout == "an exit":
         endpoints[1] = endpoints[1].replace(priority=1)
     client = make_client(endpoints, hedge_after=hedge_after, timeout=10.0)
-    load(client, 400)  # so many hedges are saved up, and what is usual is known
+    load(client, 300)  # so many hedges are saved up, and what is usual is known
     before = asked(upstreams)
     upstreams[0].calls.script(*[*[Ok()] * 9, Ok(delay_s=2.0), *[Ok()] * 10] * 30)
-    run = load(client, 600)
-    assert len(run.replies) == 600
-    assert asked(upstreams) <= 1000 + client.metrics()["hedged_requests"] <= 1000 * 1.05
-    assert asked(upstreams) - before <= 600 + 50
+    run = load(client, 400)
+    assert len(run.replies) == 400
+    assert asked(upstreams) <= 700 + client.metrics()["hedged_requests"] <= 700 * 1.05
+    assert asked(upstreams) - before <= 400 + 50
     assert run.quantile(0.99) < 3 * run.quantile(0.50)
     # Nothing is left: no request, no thread, and of the connections only those that are idle in the pool.
     assert gone("syncfailover-hedge")
@@ -145,7 +146,7 @@ def test_without_hedging_the_tail_is_long(fake_upstreams: Any, make_client: Any)
     """The same load without hedging has calls of 2 s: the proof proves something."""
     upstreams = fake_upstreams(2, delay_s=0.04)
     upstreams[0].calls.script(*[*[Ok()] * 9, Ok(delay_s=2.0), *[Ok()] * 10] * 10)
-    run = load(make_client(endpoints_of(upstreams), timeout=10.0), 160)
+    run = load(make_client(endpoints_of(upstreams), timeout=10.0), 80)
     assert run.quantile(0.99) > 2000
 
 
@@ -393,7 +394,8 @@ def test_an_interrupted_caller_calls_the_second_off(upstreams: List[FakeUpstream
 
     def interrupt() -> None:
         failed.wait(5.0)
-        os.kill(os.getpid(), 2)
+        threading.Event().wait(0.05)  # a signal just before a lock is waited for would be seen only after the wait
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
     helper.start()

@@ -263,15 +263,15 @@ def test_a_turn_that_comes_as_its_caller_is_interrupted_is_given_back(upstreams)
     registry = EndpointRegistry(endpoints_of(upstreams[:1], max_concurrency=1))
     held = registry.acquire()
     ticket = Ticket(None)
-    stand = registry._stand
+    wait = registry._queue._wait
 
-    def stand_and_be_interrupted(ticket, until):
-        stand(ticket, time.monotonic() + 0.01)
+    def wait_and_be_interrupted(ticket, until):
+        wait(ticket, time.monotonic() + 0.01)
         registry.release(held)
         registry._pool.serve(None, registry.clock())
         raise KeyboardInterrupt
 
-    registry._stand = stand_and_be_interrupted
+    registry._queue._wait = wait_and_be_interrupted
     with pytest.raises(KeyboardInterrupt):
         registry.wait_turn(ticket, time.monotonic() + 5.0)
     assert ticket.attempt is not None

@@ -7,22 +7,22 @@ from requests.structures import CaseInsensitiveDict
 
 from syncfailover.endpoint import Endpoint
 from syncfailover.policy.breaker_config import BreakerConfig
-from syncfailover.policy.course import (
-    ANSWERED,
-    OUT_OF_TIME,
-    TURNED_AWAY,
-    UNAVAILABLE,
-    WAITED_IN_VAIN,
-    Course,
-    Pause,
-    Stop,
-    Wait,
-)
+from syncfailover.policy.course import Course
 from syncfailover.policy.health import HealthConfig, judge
 from syncfailover.policy.outcome import SUCCEEDED, classify
 from syncfailover.policy.pool import EndpointPool
 from syncfailover.policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from syncfailover.policy.retry import FailoverRetry, RetryBudget
+from syncfailover.policy.steps import (
+    ANSWERED,
+    OUT_OF_TIME,
+    TURNED_AWAY,
+    UNAVAILABLE,
+    WAITED_IN_VAIN,
+    Pause,
+    Stop,
+    Wait,
+)
 from syncfailover.testing import End, ManualClock, Ok, State
 from syncfailover.testing.wire import Response, as_response
 
