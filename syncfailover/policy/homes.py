@@ -13,13 +13,16 @@ from cachetools import TTLCache
 _MOST = 10_000
 #: Seconds after a conversation's last call; no provider keeps a prompt cache longer.
 _IDLE_S = 3600.0
+#: Seconds within which a call need not be noted again.
+_FRESH_S = 60.0
 
 
 class Home(NamedTuple):
-    """An endpoint's name, and since when it is the home."""
+    """An endpoint's name, since when it is the home, and when that was noted last."""
 
     endpoint: str
     since: float
+    noted: float
 
 
 class Homes:
@@ -35,7 +38,7 @@ class Homes:
 
     def of(self, conversation: Optional[int], model: Optional[str]) -> Optional[str]:
         """Return the endpoint that answered it last, None where it is new."""
-        home: Optional[Home] = self._homes.get((conversation, model))
+        home = self._known(conversation, model)
         return None if home is None else home.endpoint
 
     def settle(self, conversation: int, model: Optional[str], endpoint: str, started: float) -> None:
@@ -48,9 +51,15 @@ class Homes:
             started: when the call that was answered began.
 
         """
-        home: Optional[Home] = self._homes.get((conversation, model))
-        if home is None or home.endpoint != endpoint:
-            if home is not None and started < home.since:
-                return
-            home = Home(endpoint, self._now())
-        self._homes[conversation, model] = home
+        home, now = self._known(conversation, model), self._now()
+        if home is None or (home.endpoint != endpoint and started >= home.since):
+            self._homes[conversation, model] = Home(endpoint, now, now)
+        elif home.endpoint == endpoint and now >= home.noted + _FRESH_S:
+            self._homes[conversation, model] = home._replace(noted=now)
+
+    def _known(self, conversation: Optional[int], model: Optional[str]) -> Optional[Home]:
+        try:
+            home: Home = self._homes[conversation, model]
+        except KeyError:
+            return None
+        return home
