@@ -159,8 +159,11 @@ class EndpointPool:
         node.in_flight += 1
         if grant.trial or node.busy():
             self._breaker_changed(node, now)
-        if self.roster.rooms.take(node.name, model, node.in_flight, now):
-            self.roster.changed()
+        roster = self.roster
+        if roster.rooms.take(node.name, model, node.in_flight, now) or roster.rests.take(
+            node.name, model, now
+        ):
+            roster.changed()
         return Attempt(node, grant, model, now, alternatives, affinity)
 
     def _fail_open(

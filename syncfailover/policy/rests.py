@@ -12,12 +12,17 @@ _PAIRS = 4096
 _FIRST_S, _LAST_S = 0.5, 8.0
 
 
+#: Seconds for which one call has a pair to itself when its rest is over; then others may follow.
+_TRIAL_S = 2.0
+
+
 class Rest(NamedTuple):
-    """Since when, until when, and for the how-manieth time in a row."""
+    """Since when, until when, and for the how-manieth time in a row; on trial, somebody is finding out if it is over."""
 
     since: float
     until: float
     nth: int
+    on_trial: bool = False
 
 
 class Rests:
@@ -37,8 +42,18 @@ class Rests:
         old: Optional[Rest] = self._pairs.get((endpoint, model))
         nth = 0 if old is None else old.nth
         until = now + min(seconds or _FIRST_S * 2.0 ** min(nth, 10), _LONGEST_S if seconds else _LAST_S)
-        self._pairs[endpoint, model] = Rest(now, until if old is None else max(until, old.until), nth + 1)
+        if old is not None and not old.on_trial:
+            until = max(until, old.until)
+        self._pairs[endpoint, model] = Rest(now, until, nth + 1)
         self._any = True
+
+    def take(self, endpoint: str, model: Optional[str], now: float) -> bool:
+        """Let one call try a pair whose rest is just over, and the others wait for it; tell whether that is so."""
+        rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
+        if rest is None or not rest.until <= now < rest.until + _TRIAL_S or rest.on_trial:
+            return False
+        self._pairs[endpoint, model] = rest._replace(until=now + _TRIAL_S, on_trial=True)
+        return True
 
     def end(self, endpoint: str, model: Optional[str], started: float) -> bool:
         """Forget a pair: it has answered a call begun since it rests; tell whether there was anything to forget."""

@@ -229,6 +229,18 @@ def test_a_pair_rests_for_its_own_time_where_none_is_asked(bench, rule_name, sec
     assert "a" in made.picks(2, model="m")
 
 
+def test_when_a_rest_is_over_the_endpoint_is_not_rushed(bench):
+    """One call goes there first; the others follow when it was answered."""
+    made = bench("a", "b")
+    made.report(made.only("a", model="m"), outcome.RATE_LIMIT, retry_after_s=3.0)
+    made.clock.advance(3.0)
+    under_way = [made.pool.choose(made.clock(), "m") for _ in range(6)]
+    assert [attempt.endpoint.name for attempt in under_way].count("a") == 1
+    for attempt in under_way:
+        made.report(attempt, outcome.OK)
+    assert made.picks(6, model="m").count("a") == 3
+
+
 @pytest.mark.parametrize("rule_name", ["KEY_REFUSED", "QUOTA"])
 def test_a_key_rests_for_every_model(bench, rule_name):
     """For an hour, whatever model is asked for."""

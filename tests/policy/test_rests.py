@@ -105,3 +105,31 @@ def test_pairs_are_bounded_in_number(rests):
     known = sum(rests.until("a", f"model-{number}") > 0 for number in range(10_000))
     assert known == 4096
     assert rests.until("a", "model-9999") == 1030.0
+
+
+def test_when_a_rest_is_over_one_goes_first(rests, clock):
+    """One call has the pair to itself; the others follow when it was answered, or after two seconds."""
+    rests.add("a", "m", 1000.0, 5.0)
+    clock.advance(5.0)
+    assert rests.take("a", "m", 1005.0)
+    assert rests.until("a", "m") == 1007.0
+    assert not rests.take("a", "m", 1007.0)
+    assert rests.end("a", "m", 1005.0)
+    assert rests.until("a", "m") == 0.0
+
+
+def test_whoever_went_first_and_was_refused_rests_as_long_as_asked(rests, clock):
+    """The two seconds of the trial do not count then."""
+    rests.add("a", "m", 1000.0, 5.0)
+    clock.advance(5.0)
+    assert rests.take("a", "m", 1005.0)
+    rests.add("a", "m", 1005.1, 1.0)
+    assert rests.until("a", "m") == pytest.approx(1006.1)
+
+
+def test_long_after_a_rest_nobody_waits_for_another(rests, clock):
+    """Only those who come just when a rest is over would come all at once."""
+    rests.add("a", "m", 1000.0, 5.0)
+    clock.advance(60.0)
+    assert not rests.take("a", "m", 1060.0)
+    assert not rests.take("a", "n", 1060.0)
