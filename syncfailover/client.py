@@ -117,7 +117,7 @@ class FailoverClient:
 
         Args:
             keys: at least one.
-            provider: "holysheep", "openai" or "openrouter".
+            provider: the name of a preset in `syncfailover.providers`; for "azure" pass `base_url`, too.
             emergency: endpoints of lower priority, for when no key of the provider works.
             options: any keyword of `Endpoint` for the keys' endpoints, any other for the client.
 
@@ -180,14 +180,19 @@ class FailoverClient:
     def metrics(self) -> Dict[str, Any]:
         """Return the counters of all calls so far, as one consistent dictionary.
 
-        `total_requests`, `successful_requests`, `failed_requests`, `failover_count` (calls that left an endpoint
-        which had failed), `success_rate` and `failover_rate` (0 to 1), `average_latency_ms` and `p50_latency_ms`,
-        `p95_latency_ms`, `p99_latency_ms` (within 1 %), `total_cost_usd`, `uptime_hours` (since the client was made),
-        `unpriced_requests` (answered, but at a price that is not known), `hedged_requests`, and `endpoints`: the same
-        for each, where requests are attempts, a call that failed over counts at each endpoint that it asked, and
-        `uptime_hours` is how long of the client's the endpoint was up: its breaker not open or on trial, its probes
-        not failing; `outcomes` counts them by name. Latencies are those of all calls, also of the failed ones. A call
-        that the budget refuses is not counted.
+        - `total_requests`, `successful_requests`, `failed_requests`.
+        - `failover_count`: calls that left an endpoint which had failed.
+        - `success_rate`, `failover_rate`: 0 to 1.
+        - `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`: of all calls, also of failed ones;
+          percentiles within 1 %.
+        - `total_cost_usd`; `unpriced_requests`: answered, at a price that is not known.
+        - `hedged_requests`.
+        - `uptime_hours`: since the client was made.
+        - `endpoints`: for each the same but `hedged_requests`, counting attempts instead of calls. Its `uptime_hours` is
+          the time in which its breaker was neither open nor on trial and its probes did not fail; `outcomes` counts
+          attempts by the name of their outcome.
+
+        A call that the budget refuses is not counted.
         """
         return self._caller.terms.metrics.read()
 

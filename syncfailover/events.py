@@ -26,7 +26,7 @@ class AttemptRecord(NamedTuple):
     #: What was seen, in words: "connect refused", "HTTP 503: server is overloaded".
     detail: str
     status: Optional[int]
-    #: Seconds waited before this attempt (backoff or Retry-After).
+    #: Seconds that the call waited before this attempt: a backoff, a Retry-After, or its turn in line.
     wait_s: float
     latency_ms: float
     #: USD; None where the price or the usage is not known.

@@ -14,8 +14,8 @@ _PARTS = frozenset({"input", "output", "cached_input"})
 _ALLOWED = "prices by the name of their model, like {'gpt-4.1': 8.0}"
 
 
-#: Tokens per price.
-_MILLION = 6  # digits
+#: Prices are per million tokens: this power of ten.
+_MILLION_EXPONENT = 6
 
 
 class _Amounts(NamedTuple):
@@ -39,7 +39,7 @@ class Price(_Amounts):
         lowest = min(exponents)
         input_, output, cached = (int(amount.scaleb(-lowest, EXACT)) for amount in amounts)
         self._units = input_, output, cached
-        self._exponent = lowest - _MILLION
+        self._exponent = lowest - _MILLION_EXPONENT
 
     def usd(self, input_tokens: int, output_tokens: int, cached_input_tokens: int) -> Decimal:
         """Return USD for so many tokens, those of the cache not among the other input."""

@@ -1,6 +1,6 @@
 """Presets: where a provider is, how it is probed, what it calls the models, what it costs, how it differs.
 
-Facts and their sources are gathered in the design notes. Every field can be overridden by keyword; `headers` and
+Every field can be overridden by keyword; `headers` and
 `params` are added to the preset's own. A provider that serves only its own models is not asked for others.
 """
 

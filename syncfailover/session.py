@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
 _HOME = "http://syncfailover.invalid/"
-#: The brief's: health check every 2 s with 1 s timeout.
+#: The defaults of EndpointRegistry: any other value was asked for, and a shared registry refuses it.
 _INTERVAL_S, _TIMEOUT_S = 2.0, 1.0
 
 

@@ -62,7 +62,6 @@ class _Block:
         _check_price_keys(block.get("prices"), f"{where}.prices")
         self._where = where
         self._block = block
-        self._environ = environ
         self._fields: Dict[str, Any] = {
             key: expand(value, environ, f"{where}.{key}") for key, value in block.items()
         }

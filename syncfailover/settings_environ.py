@@ -103,7 +103,7 @@ def environment_endpoints(environ: Mapping[str, str]) -> List[Endpoint]:
     found: List[Endpoint] = []
     for provider in KEY_VARIABLES:
         keys = environment_keys(provider, environ)
-        if keys and provider in providers.PRESETS:
+        if keys:
             found += _endpoints(provider, keys, environ)
     return found
 

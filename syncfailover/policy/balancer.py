@@ -101,9 +101,8 @@ class _Smooth:
         self._step = 0
         groups: Dict[float, List[Tuple[float, int]]] = {}
         for index, (weight, current) in enumerate(zip(weights, currents)):
-            groups.setdefault(weight, []).append(
-                (-current, index)
-            )  # what it lost so far, less what it began with
+            # what it lost so far, less what it began with
+            groups.setdefault(weight, []).append((-current, index))
         for heap in groups.values():
             heapify(heap)
         self._groups = list(groups.items())
@@ -253,10 +252,8 @@ def _load(candidate: Any) -> float:
 
 def _latency_cost(candidate: Any) -> float:
     latency_ms, in_flight = candidate.latency_ms, candidate.in_flight
-    if latency_ms is None:
-        return float(
-            in_flight * 1e9
-        )  # unknown: nothing costs less while idle, nothing more while being tried
+    if latency_ms is None:  # unknown: nothing costs less while idle, nothing more while being tried
+        return float(in_flight * 1e9)
     return float(latency_ms * (in_flight + 1))
 
 

@@ -7,6 +7,8 @@ The rules:
 - OPEN admits none until `recovery_timeout` seconds (plus 0 to 10 % jitter, times `recovery_backoff` for every trial
   that failed since it was last closed, at most `max_recovery_timeout`) have passed; the next acquire then makes it
   HALF_OPEN. Word that the endpoint answers probes again may make it HALF_OPEN early, never CLOSED.
+  A call that finds nobody else may try it early, too: that is its trial, or counts for nothing where its trials are
+  all out.
 - HALF_OPEN admits `half_open_permits` trials at a time. One success closes, one failure reopens. A trial that is
   never settled is given to somebody else after `half_open_lease` seconds.
 - FORCED_OPEN admits none and DISABLED admits all, whatever happens, until reset.

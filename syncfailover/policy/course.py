@@ -12,8 +12,8 @@ The rules, in the order in which they are asked:
 6. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
    that time it does not end for want of retries either.
 
-Each step but the first spends the retry policy, and the budget that all calls share unless the attempt before it was
-never sent. No step begins beyond the deadline.
+Each step by rules 2 to 5 spends the retry policy, and the budget that all calls share unless the attempt before it was
+never sent; waiting by rule 6 spends neither. No step begins beyond the deadline.
 """
 
 from typing import AbstractSet, Any, Callable, Optional, Protocol
@@ -35,6 +35,8 @@ from .steps import (
     Stop,
     Wait,
 )
+
+_NONE: AbstractSet[str] = frozenset()
 
 
 class Pool(Protocol):
@@ -162,7 +164,7 @@ class Course:
         attempt.timeout_s = left / 2 if another and self._retry.total not in (0, False) else left
 
     def hedge(self, first: Attempt, now: float) -> Optional[Attempt]:
-        """Choose who is asked beside the first, which is late; None where there is nobody, or it may be doubled no more."""
+        """Choose whom to ask beside the first, which is late; None where nobody may be."""
         if self._gambled:
             return None
         attempt = self._pool.choose(now, self._model, self._excluded | {first.endpoint.name})
@@ -182,8 +184,6 @@ class Course:
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
-        if not self._retry.respect_retry_after_header:
-            outcome = outcome._replace(retry_after_s=None)
         rule = self._rule(outcome)
         end = self._end(rule, now)
         if end is not None:
@@ -257,14 +257,17 @@ class Course:
 
     def _exclude(self, attempt: Attempt, rule: Rule, outcome: Outcome) -> None:
         """Ask an endpoint no more in this round, or in none, and nobody who would answer the same."""
-        name, respected = attempt.endpoint.name, self._retry.respect_retry_after_header
-        asked_s = outcome.retry_after_s if respected else None
+        name, asked_s = attempt.endpoint.name, self._asked_s(outcome)
         self._excluded |= {name}
         if rule.goes == LARGER_WINDOW:
             self._excluded |= self._pool.smaller_windows(attempt)
             self._never |= self._excluded
         if not rule.again or (asked_s or 0.0) > self._retry.retry_after_limit_s:
             self._never |= {name}
+
+    def _asked_s(self, outcome: Outcome) -> Optional[float]:
+        """Return for how long a reply asks to be left alone; None where the caller's policy ignores that."""
+        return outcome.retry_after_s if self._retry.respect_retry_after_header else None
 
     def _rule(self, outcome: Outcome) -> Rule:
         """Return the outcome's rule, with what the caller's own policy adds to it."""
@@ -280,7 +283,7 @@ class Course:
         """Return the seconds to wait before the same endpoint is asked again, None where it is not."""
         if not rule.quick or name in self._quickened:
             return None
-        asked_s = outcome.retry_after_s
+        asked_s = self._asked_s(outcome)
         if asked_s is None:
             return self._retry.backoff_s(0, self._chance)
         return asked_s if asked_s <= self._retry.quick_retry_after_s else None
@@ -336,6 +339,3 @@ class Course:
             return False
         self._retry = left
         return True
-
-
-_NONE: AbstractSet[str] = frozenset()

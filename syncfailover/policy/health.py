@@ -1,8 +1,10 @@
 """Health by probes: rise and fall, degraded, stale, and the slow start after a recovery.
 
-The rules: the first check decides at once; after that `fall` failed checks in a row make an endpoint UNHEALTHY and
-`rise` good ones make it healthy again. A healthy endpoint whose smoothed probe latency is at or above its own maximum
-is DEGRADED. What was last checked longer ago than three intervals and a timeout is UNKNOWN, which is eligible.
+The rules: a check of an UNKNOWN endpoint decides at once; otherwise `fall` failed checks in a row make an endpoint
+UNHEALTHY and `rise` good ones make it healthy again. A healthy endpoint whose smoothed probe latency is at or above its
+own maximum is DEGRADED. What was last checked longer ago than three intervals and a timeout is UNKNOWN, which is
+eligible. A call that succeeds keeps knowledge fresh, and makes UNHEALTHY UNKNOWN. Probes that failed, were it only once,
+and then succeed `rise` times in a row are a recovery, told once, for the breaker.
 """
 
 from enum import Enum

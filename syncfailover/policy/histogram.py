@@ -8,6 +8,8 @@ from typing import Dict
 #: Each bucket is 2 % wider than the one before, so that its middle is at most 1 % off.
 _STEP = log(1.02)
 _PER_STEP = 1.0 / _STEP
+#: Added to bucket numbers, so that all are above 0, which stands for what is too short to tell apart.
+_OFFSET = 1000
 #: Milliseconds; nothing shorter is told apart.
 _LEAST_MS = 0.001
 
@@ -26,7 +28,7 @@ class LatencyHistogram:
         """Count one."""
         self.count += 1
         self.total_ms += latency_ms
-        bucket = int(log(latency_ms) * _PER_STEP + 1000.0) if latency_ms > _LEAST_MS else 0
+        bucket = int(log(latency_ms) * _PER_STEP + _OFFSET) if latency_ms > _LEAST_MS else 0
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     @property
@@ -41,5 +43,5 @@ class LatencyHistogram:
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen >= rank:
-                return exp((bucket - 1000.0 + 0.5) * _STEP) if bucket else _LEAST_MS
+                return exp((bucket - _OFFSET + 0.5) * _STEP) if bucket else _LEAST_MS
         return 0.0

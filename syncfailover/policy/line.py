@@ -2,15 +2,15 @@
 
 The rules:
 
-1. A caller keeps its place: one that was let out to try, and failed, stands where it stood before. While it tries for
-   the others its place is taken; who was let out with everybody else and comes back is not turned away either.
-2. While nobody is up the line is *shut*. Whoever is let out then tries for all; until that try has succeeded nobody
-   follows, but one that takes longer than `TRY_S` is not waited for alone.
+1. A caller keeps its place: one that was let out to try, and failed, stands where it stood before, even if the line is
+   full by then. While it tries for the others it still counts as waiting.
+2. When nobody is eligible, and nobody merely busy, the line is *shut*, until a success opens it (3). Whoever is let out
+   of a shut line tries for all: nobody follows until that try has ended, or has taken longer than `TRY_S`.
 3. A success opens the lines for all models that its endpoint serves: the rest are let out in order, as far as the
    endpoints have room.
-4. With nobody eligible for `TRY_S`, the first is let out early, to all in turn who are down, first to whoever reopens
-   first: an endpoint may be back long before its breaker would find out. Who is up, but asked to be left alone for a
-   while, is.
+4. While it is shut and nobody is eligible, the first is let out early, at once and then every `TRY_S`: to each in turn
+   who is down, beginning with whoever reopens first, for one may be back long before its breaker would find out. Whoever
+   is up, and only asked to be left alone for a while, is left alone.
 5. Nobody waits for what cannot come in time: a key without credit, a model that nobody has.
 """
 

@@ -217,11 +217,13 @@ class Attempt:
         self.repeatable = True
         #: The conversation that moves to this endpoint if it answers; None for none.
         self.affinity = affinity
-        #: The race that it takes part in, None where it runs alone; what times it; whether it is called off.
+        #: The race that it takes part in; None where it runs alone.
         self.race: Any = None
         #: Whether it was made beside another one that was late.
         self.hedge = False
+        #: What times it, and can cut it off; None before it is sent.
         self.clock: Any = None
+        #: Whether it was called off.
         self.aborted = False
         self.settled = False
 

@@ -62,12 +62,9 @@ class EndpointPool:
         roster = self.roster
         self.endpoints, self.nodes = roster.endpoints, roster.nodes
         # What others ask, and only the roster knows.
-        self.serves, self.smaller_windows, self.may_recover = (
-            roster.serves,
-            roster.smaller_windows,
-            roster.may_recover,
-        )
-        self.ready_at, self.retry_after_s = roster.ready_at, roster.retry_after_s
+        self.serves, self.smaller_windows = roster.serves, roster.smaller_windows
+        self.may_recover, self.ready_at = roster.may_recover, roster.ready_at
+        self.retry_after_s = roster.retry_after_s
 
     # Choosing
 
@@ -86,7 +83,7 @@ class EndpointPool:
                 return chosen
         if wait_until is not None and self.roster.may_recover(now, model, _NOBODY, wait_until):
             return None
-        return self._fail_open(now, model)
+        return self._fail_open(now, model, affinity)
 
     def choose(
         self,
@@ -104,9 +101,7 @@ class EndpointPool:
         if not candidates:
             return None
         candidate = self.balancer.pick(candidates)
-        if not isinstance(candidate, Candidate):
-            raise reject("balancer", candidate, "pick() to return one of the candidates it was given")
-        if exclude and candidate.endpoint.name in exclude:
+        if not isinstance(candidate, Candidate) or candidate.endpoint.name in exclude:
             raise reject("balancer", candidate, "pick() to return one of the candidates it was given")
         return self._grant(candidate.node, now, model, count - 1)
 
@@ -126,11 +121,10 @@ class EndpointPool:
         Where that is not eligible it moves; from one that is only busy, or that has little left of its rate limit
         while a peer has more, it comes back.
         """
-        view = self._view(now, model)
+        view = self._view(now, model)  # first: it also sets the time that homes are read by
         roster = self.roster
         node = roster.home(affinity, model)
-        may = node is not None and node.name not in exclude and roster.may_be_asked(node, now, model)
-        if node is None or not may:
+        if node is None or node.name in exclude or not roster.may_be_asked(node, now, model):
             attempt = self.choose(now, model, exclude)
             if attempt is not None:
                 attempt.affinity = affinity
@@ -167,7 +161,7 @@ class EndpointPool:
         return Attempt(node, grant, model, now, alternatives, affinity)
 
     def _fail_open(
-        self, now: float, model: Optional[str], exclude: AbstractSet[str] = _NOBODY
+        self, now: float, model: Optional[str], affinity: Any, exclude: AbstractSet[str] = _NOBODY
     ) -> Optional[Attempt]:
         """Try the earliest to reopen, never one that is forced open, drained or busy."""
         node = self.roster.first_to_reopen(now, model, exclude)
@@ -176,7 +170,7 @@ class EndpointPool:
         grant = node.breaker.acquire_early(now)
         node.in_flight += 1
         self._breaker_changed(node, now)
-        return Attempt(node, grant, model, now, 0)
+        return Attempt(node, grant, model, now, 0, affinity)
 
     # Waiting
 
@@ -202,9 +196,9 @@ class EndpointPool:
         up = {node.name for node in self.roster.by_priority if node.up(now)}  # these asked to be left alone
         for ticket in line:
             spared = ticket.exclude | up
-            attempt = self._fail_open(now, model, spared | line.tried) or self._fail_open(now, model, spared)
+            attempt = self._fail_open(now, model, ticket.affinity, spared | line.tried)
+            attempt = attempt or self._fail_open(now, model, ticket.affinity, spared)
             if attempt is not None:
-                attempt.affinity = ticket.affinity
                 self.lines.let_out(line, ticket, attempt, now)
                 return ticket
         return None

@@ -72,8 +72,6 @@ def room(headers: Mapping[str, str], wall_now: float, call_tokens: float = 0.0) 
         call_tokens: what this call used; the next one may need as many.
 
     """
-    if not says_room(headers):
-        return None
     both = (_kind(headers, "requests", 1.0), _kind(headers, "tokens", call_tokens))
     kinds = [kind for kind in both if kind is not None]
     if not kinds:

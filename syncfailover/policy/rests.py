@@ -10,8 +10,6 @@ _LONGEST_S = 6 * 3600.0
 _PAIRS = 4096
 #: Seconds of the first rest where a reply names none, and of the longest; they double in between.
 _FIRST_S, _LAST_S = 0.5, 8.0
-
-
 #: Seconds for which one call has a pair to itself when its rest is over; then others may follow.
 _TRIAL_S = 2.0
 

@@ -23,7 +23,7 @@ from .terms import Terms
 from .timeouts import Timeouts
 
 if TYPE_CHECKING:
-    from .hedging import Race
+    from .hedging import Hedging, Race
 
 
 class Call:
@@ -60,7 +60,7 @@ class Done(NamedTuple):
 
 def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
     """Carry a call to an answer, or to the error that says what was tried."""
-    refused = None if terms.budget_usd is None else _over_budget(terms)
+    refused = _over_budget(terms)
     if refused is not None:
         return Done(None, (), 0.0, refused)
     tries: List[Tried] = []
@@ -137,33 +137,39 @@ def _try(
 ) -> List[Tried]:
     """Make an attempt, and a second one beside it where the first is late; the one that counts is last."""
     course.limit(attempt, registry.clock())
-    expects, connect_s = call.expects, call.timeouts.connect
     hedging = terms.hedging
     if hedging is None:
-        return [make(registry, door, attempt, expects, connect_s, waited_s)]
-    race = None
-    if attempt.alternatives and attempt.repeatable and door.hedges:
-
-        def second(race: Race) -> Optional[Tried]:
-            rival = course.hedge(attempt, registry.clock())
-            if rival is None:
-                return None
-            if not race.enter(rival):
-                registry.release(rival)
-                return None
-            return make(registry, door, rival, expects, connect_s, 0.0)
-
-        race = hedging.race(attempt, second, course.is_final)
-    if race is None:
-        first = make(registry, door, attempt, expects, connect_s, waited_s)
-        hedging.observe(first)
-        return [first]
+        return [make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)]
+    race = _race(registry, door, call, hedging, course, attempt)
     try:
-        first = make(registry, door, attempt, expects, connect_s, waited_s)
-        return race.results(first, registry.clock())
+        first = make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)
+        if race is not None:
+            return race.results(first, registry.clock())
     except BaseException:
-        race.abandon()
+        if race is not None:
+            race.abandon()
         raise
+    hedging.observe(first)
+    return [first]
+
+
+def _race(
+    registry: Registry, door: Door, call: Call, hedging: Hedging, course: Course, attempt: Attempt
+) -> Optional[Race]:
+    """Enter an attempt beside which a second one may be made; None where none may."""
+    if not (attempt.alternatives and attempt.repeatable and door.hedges):
+        return None
+
+    def second(race: Race) -> Optional[Tried]:
+        rival = course.hedge(attempt, registry.clock())
+        if rival is None:
+            return None
+        if not race.enter(rival):
+            registry.release(rival)
+            return None
+        return make(registry, door, rival, call.expects, call.timeouts.connect, 0.0)
+
+    return hedging.race(attempt, second, course.is_final)
 
 
 def _tell_of_failover(registry: Registry, attempt: Attempt, last: AttemptRecord) -> None:
@@ -173,8 +179,12 @@ def _tell_of_failover(registry: Registry, attempt: Attempt, last: AttemptRecord)
 
 
 def _over_budget(terms: Terms) -> Optional[BudgetExceeded]:
-    budget, spent = terms.budget_usd, terms.metrics.spent_usd()
-    if budget is None or spent < budget:
+    """Return the error for a call that would begin beyond the budget; None where it may begin."""
+    budget = terms.budget_usd
+    if budget is None:
+        return None
+    spent = terms.metrics.spent_usd()
+    if spent < budget:
         return None
     budget_usd, spent_usd = float(budget), float(spent)
     message = f"budget_usd: {spent_usd!r} of {budget_usd!r} USD are spent, so nothing was sent"

@@ -9,8 +9,10 @@ The rules:
    endpoint or at all, whichever is less.
 2. Hedging has a budget of its own: one hedge for twenty attempts, so that it never adds more than 5 % of load.
 3. A request whose fate must not be doubted (`ambiguous="raise"`), or whose body can be sent only once, is not hedged.
-4. One that was called off says nothing about its endpoint, unless it took longer than that endpoint's own p95: then it
-   counts as a failure, or a silent endpoint would be asked again and again for as long as others answer for it.
+4. The first answer that is good, or that no other endpoint could better, wins, and the other attempt is called off. If
+   one fails, the call waits for the other.
+5. An attempt that was called off says nothing about its endpoint. Only the first, without an answer after its endpoint's
+   own p95, counts as a failure: a silent endpoint would be asked again and again for as long as others answer for it.
 """
 
 from __future__ import annotations
@@ -57,16 +59,12 @@ class Hedging:
     """
 
     def __init__(self, after: Union[str, float]) -> None:
-        allowed = "'p95', or milliseconds greater than 0"
-        if isinstance(after, bool) or not isinstance(after, (str, int, float)):
-            raise reject("hedge_after", after, allowed)
-        if isinstance(after, str):
-            if after != "p95":
-                raise reject("hedge_after", after, allowed)
+        if after == "p95":
             self._fixed_s: Optional[float] = None
+        elif isinstance(after, bool) or not isinstance(after, (int, float)):
+            raise reject("hedge_after", after, "'p95', or milliseconds greater than 0")
         else:
             self._fixed_s = number("hedge_after", after, above=True, maximum=1e8) / 1000.0
-        self.after = after
         self._timer = Timer()
         self._lore = _Lore()
 
@@ -195,17 +193,13 @@ class Race:
         try:
             if second is not None:
                 self._tried = second(self)
-        except (
-            Exception
-        ) as error:  # what raises here raises in the first attempt too, where somebody hears of it
+        except Exception as error:  # told only if this attempt had won; else the first goes on alone
             logger.debug("a hedge ended in an error", exc_info=True)
             with self._lore.lock:
                 self._error, self.rival = error, None
         finally:
-            if self.rival is not None:
-                self.rival.race = (
-                    None  # so that no cycle keeps the reply, and with it the pool of connections
-                )
+            if self.rival is not None:  # no cycle is to keep the reply, and with it the pool of connections
+                self.rival.race = None
             if ended is not None:
                 ended.set()
 

@@ -205,9 +205,8 @@ class EndpointTransport(HTTPAdapter):
         else:
             pool = super().get_connection(url, self._proxies)
         super().cert_verify(pool, url, verify, None)
-        self._proxies = (
-            self._proxies if urlsplit(url).scheme == "http" else None
-        )  # a tunnel needs no full URL
+        if urlsplit(url).scheme != "http":  # a tunnel needs no full URL
+            self._proxies = None
         self._pool = pool
         return pool
 

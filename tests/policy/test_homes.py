@@ -202,3 +202,12 @@ def test_alternatives_are_counted_without_those_who_had_their_try(bench: Any) ->
     other = min({"a", "b", "c"} - {home})
     attempt = made.pool._choose_home(made.clock(), "m", 42, frozenset({other}))
     assert (attempt.endpoint.name, attempt.alternatives) == (home, 1)
+
+
+def test_a_conversation_lives_where_it_was_answered_in_an_outage(bench: Any) -> None:
+    """Also a call that found everybody down, and was answered all the same, gives its conversation a home."""
+    made = bench("a", "b")
+    made.trip("a", "b")
+    attempt = made.pool.begin(made.clock(), "m", 42)
+    made.report(attempt, outcome.OK)
+    assert made.pool.roster.homes.of(42, "m") == attempt.endpoint.name
