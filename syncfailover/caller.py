@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Mapping, Optional
 
+from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
 from .policy.node import Attempt
 from .policy.received import Received
@@ -83,6 +84,8 @@ class Caller:
         return done
 
     def _check_model(self, model: str) -> None:
+        if not encodes(text("model", model), "utf-8"):
+            raise reject("model", model, "a text that can be sent")
         if not self.registry.serves(text("model", model)):
             known = sorted({name for e in self.registry.endpoints for name in e.models or ()})
             raise reject("model", model, "a model that an endpoint serves: " + ", ".join(known))

@@ -24,6 +24,7 @@ _COMMANDS = (chat, watch, check, init, demo, upstream)
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command and return its exit code; `argv` is what follows the program's name."""
+    _open_what_is_closed()
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -36,7 +37,21 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return _BROKEN_PIPE
+    except OSError as error:  # a full disk, say: the commands deal with all others
+        _forget_stdout()
+        with suppress(OSError):
+            print(
+                f"{_PROG}: error: the output cannot be written ({error.strerror or error})", file=sys.stderr
+            )
+        return _FAILED
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Put something in the place of a standard stream that a service was started without."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - until the end
 
 
 def _run(argv: Optional[Sequence[str]]) -> int:

@@ -14,6 +14,7 @@ from .api import Chat, Embeddings, Models
 from .caller import Caller
 from .endpoint import Endpoint
 from .endpoint_fields import ApiKey
+from .errors import ConfigurationError
 from .policy.health import HealthStatus
 from .policy.snapshot import Snapshot
 from .runtime.dispatch import Callback
@@ -154,7 +155,11 @@ class FailoverClient:
 
     @classmethod
     def _of(cls, found: settings.Settings, options: Mapping[str, Any]) -> FailoverClient:
-        return cls(found.endpoints, **{**found.options, **options})
+        try:
+            return cls(found.endpoints, **{**found.options, **options})
+        except ConfigurationError as error:
+            problem = error if error.field in options else found.told(error)
+        raise problem
 
     def __repr__(self) -> str:
         return f"<FailoverClient {self.registry.snapshot()}>"
@@ -164,7 +169,7 @@ class FailoverClient:
         """A `FailoverSession` over the same endpoints, connections, counters and monitor."""
         caller = self._caller
         caller.check_open()
-        if self._session is None:
+        if self._session is None or self._session.closed:
             self._session = FailoverSession(
                 self.registry,
                 terms=caller.terms,

@@ -187,7 +187,7 @@ def headers(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
             raise _secret(field, "the name", "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110)")
         if lower in _FRAMING or lower in seen:
             raise _secret(field, "a header that frames the message, or one given twice,", "another header")
-        if any(c in content for c in "\r\n\0") or not _encodes(content, "latin-1"):
+        if any(c in content for c in "\r\n\0") or not encodes(content, "latin-1"):
             raise _secret(
                 field, "a value with a line break, NUL or characters beyond latin-1", "a header fit to send"
             )
@@ -199,7 +199,7 @@ def params(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
     """Accept query parameters."""
     found = _strings("params", value)
     for name, content in found.items():
-        if not _encodes(name + content, "utf-8"):
+        if not encodes(name + content, "utf-8"):
             raise _secret(f"params[{name!r}]", "a lone surrogate", "text that can be encoded")
     return found
 
@@ -220,7 +220,8 @@ def proxies(value: Optional[Mapping[str, str]]) -> Optional[Dict[str, str]]:
     return found
 
 
-def _encodes(content: str, encoding: str) -> bool:
+def encodes(content: str, encoding: str) -> bool:
+    """Tell whether a text can be written in an encoding: lone surrogates cannot in any."""
     try:
         content.encode(encoding)
     except UnicodeEncodeError:

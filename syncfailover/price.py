@@ -9,6 +9,8 @@ from .validation import number, reject
 EXACT = Context(prec=100, traps=[])
 #: USD per million tokens; nothing costs a thousand dollars a token.
 _MOST_USD = Decimal(10**9)
+#: Decimal places, as a power of ten; floats have no more.
+_FINEST = -400
 
 _PARTS = frozenset({"input", "output", "cached_input"})
 _ALLOWED = "prices by the name of their model, like {'gpt-4.1': 8.0}"
@@ -87,5 +89,7 @@ def _price(field: str, value: Any) -> Price:
 def _usd(field: str, amount: Any) -> Decimal:
     """Take a price by its decimal notation, so that 0.42 stays 0.42."""
     if isinstance(amount, Decimal) and amount.is_finite() and 0 <= amount <= _MOST_USD:
+        if int(amount.as_tuple().exponent) < _FINEST:
+            raise reject(field, amount, f"a price of at most {-_FINEST} decimal places")
         return amount
     return Decimal(repr(number(field, amount, maximum=float(_MOST_USD))))

@@ -141,6 +141,11 @@ class FailoverSession(requests.Session):
         stream = self.stream if stream is None else stream
         return {"proxies": {}, "stream": stream, "verify": True, "cert": None}
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def status(self) -> Snapshot:
         """Return how every endpoint is."""
         return self.registry.snapshot()

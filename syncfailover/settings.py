@@ -6,7 +6,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Mapping, NamedTuple, Tuple, Union
 
 from .endpoint import Endpoint
 from .errors import ConfigurationError
@@ -32,6 +32,19 @@ class Settings(NamedTuple):
 
     endpoints: Tuple[Endpoint, ...]
     options: Dict[str, Any]
+    #: The file that it was read from; empty where there is none.
+    path: str = ""
+    #: The options whose value came from the environment by `${NAME}`, so that no error shows it.
+    hidden: FrozenSet[str] = frozenset()
+
+    def told(self, error: ConfigurationError) -> ConfigurationError:
+        """Return the client's error about an option of these as one that says where it stands."""
+        option = (error.field or "").split(".")[0]
+        if option not in self.options:
+            return error
+        told = placed(error, option, hidden=option in self.hidden)
+        message = f"{self.path}: {told.message}" if self.path else told.message
+        return ConfigurationError(message, field=told.field, value=told.value)
 
 
 def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -46,8 +59,8 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     options = environment_options(environ)
     path = environ.get(CONFIG, "").strip()
     if path:
-        found = _file(str(Path(path).expanduser()), environ, f" ({CONFIG} names it)")
-        return found._replace(options={**found.options, **options})
+        found = _file(_at_home(path), environ, f" ({CONFIG} names it)")
+        return found._replace(options={**found.options, **options}, hidden=found.hidden - set(options))
     endpoints = environment_endpoints(environ)
     if not endpoints:
         variables = ", ".join(names[0] for names in KEY_VARIABLES.values())
@@ -86,7 +99,8 @@ def from_mapping(mapping: Mapping[str, Any], environ: Mapping[str, str] = os.env
     check_known(mapping, ("endpoints", *OPTIONS))
     endpoints = block_endpoints(mapping.get("endpoints", ()), environ)
     options = {name: _option(name, value, environ) for name, value in mapping.items() if name in OPTIONS}
-    return Settings(tuple(endpoints), options)
+    hidden = frozenset(name for name in options if mentions_variable(mapping[name]))
+    return Settings(tuple(endpoints), options, hidden=hidden)
 
 
 def _option(name: str, value: Any, environ: Mapping[str, str]) -> Any:
@@ -109,6 +123,14 @@ def _table(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) -> A
     raise problem
 
 
+def _at_home(path: str) -> str:
+    """Put a home directory in the place of a tilde, where there is one."""
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # no such user, or one without a home: the file will not be found
+        return path
+
+
 def _timeouts(**table: Any) -> Timeouts:
     return Timeouts.from_value(Timeouts(**table))
 
@@ -126,7 +148,7 @@ _TABLES: Dict[str, Tuple[Dict[str, str], Callable[..., Any]]] = {
 def _file(path: str, environ: Mapping[str, str], note: str = "") -> Settings:
     table = _parsed(path, note)
     try:
-        return from_mapping(table, environ)
+        return from_mapping(table, environ)._replace(path=path)
     except ConfigurationError as error:
         problem = ConfigurationError(f"{path}: {error.message}", field=error.field, value=error.value)
     raise problem

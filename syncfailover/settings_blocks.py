@@ -42,9 +42,10 @@ def block_endpoints(blocks: Any, environ: Mapping[str, str]) -> List[Endpoint]:
         where = f"endpoints[{index}]"
         for endpoint in _Block(where, block, environ).endpoints():
             if endpoint.name in homes:
+                shown = "what it holds" if mentions_variable(block.get("name")) else repr(endpoint.name)
                 raise _wrong(
                     f"{where}.name",
-                    f"{endpoint.name!r}, which {homes[endpoint.name]} has,",
+                    f"{shown}, which {homes[endpoint.name]} has,",
                     "a name for each block of a provider, or all its keys as api_keys in one block",
                 )
             homes[endpoint.name] = where

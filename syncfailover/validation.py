@@ -9,10 +9,14 @@ from .errors import ConfigurationError
 
 #: Seconds, mostly.
 _MOST = 1e8
+#: Characters of a text that is shown.
+_LONGEST_SHOWN = 200
 
 
 def reject(field: str, value: object, allowed: str) -> ConfigurationError:
     """Make the error for `field`; the caller raises it, so that the traceback ends where the check is."""
+    if isinstance(value, str) and len(value) > _LONGEST_SHOWN:
+        value = value[:_LONGEST_SHOWN] + "..."
     kept = value if isinstance(value, (str, int, float, type(None))) else repr(value)  # any error must pickle
     return ConfigurationError(
         f"{field}: {value!r} is not allowed; expected {allowed}", field=field, value=kept

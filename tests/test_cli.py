@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, Iterator, Tuple
 
 import pytest
-from command_line import KEY, PRIVATE, command, config_of, into_closed_pipe, run
+from command_line import KEY, PRIVATE, clean_environment, command, config_of, into_closed_pipe, run
 
 from syncfailover import __version__, providers, settings
 from syncfailover.cli import main
@@ -362,3 +363,22 @@ def ask(
         return response.status, response.read()
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "told"),
+    [
+        ("exec {} init >&-", 0, ""),
+        ("exec {} init > /dev/full", 1, "syncfailover: error: the output cannot be written"),
+        ("exec {} chat --demo -v hi 2>&- </dev/null", 0, ""),
+        ("exec {} chat --demo -v hi 2>/dev/full </dev/null", 0, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_traceback(shell: str, code: int, told: str) -> None:
+    """A closed or full output is one line at most; that nobody reads the story does not spoil the answer."""
+    line = shell.format(f"{sys.executable} -m syncfailover")
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], capture_output=True, text=True, env=clean_environment(), timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr[: len(told)]) == (code, told)
+    assert "Traceback" not in done.stderr

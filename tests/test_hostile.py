@@ -15,6 +15,7 @@ from fleet import endpoints_of
 from syncfailover import (
     AllEndpointsFailed,
     ConfigurationError,
+    DeadlineExceeded,
     Endpoint,
     EndpointRegistry,
     FailoverRetry,
@@ -275,3 +276,55 @@ def test_the_peer_of_a_mount_is_checked(upstreams: List[FakeUpstream]) -> None:
 def test_http_client_still_has_what_we_build_on() -> None:
     """The private method that skips interim replies exists in this Python."""
     assert callable(http.client.HTTPResponse._read_status)
+
+
+def test_a_listener_that_uses_up_the_time_ends_the_call_as_late(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """No attempt begins after the deadline, whoever took the time, and the error says what was tried."""
+    upstreams[0].calls.always(Status(503))
+    client = make_client(endpoints_of(upstreams[:2]), balancer="round_robin")
+    client.on("failover", lambda event: threading.Event().wait(0.3))
+    with pytest.raises(DeadlineExceeded) as caught:
+        client.chat("Hi", timeout=0.2)
+    assert [attempt.endpoint for attempt in caught.value.attempts] == ["a"]
+    assert upstreams[1].requests == []
+    assert all(state.in_flight == 0 for state in client.status().values())
+
+
+def test_a_turn_that_comes_at_the_last_moment_is_no_strange_error(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """Twenty callers whose time ends when the call before theirs does: each is answered, or late."""
+    client = make_client(endpoints_of(upstreams[:1], max_concurrency=1), queue_timeout=5.0)
+    upstreams[0].delay_s = 0.05
+    ends: List[str] = []
+
+    def call(number: int) -> None:
+        try:
+            ends.append(client.chat("Hi", timeout=0.05 * (number + 1)).text)
+        except (DeadlineExceeded, AllEndpointsFailed) as error:
+            ends.append(type(error).__name__)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(ends) == 20
+    assert client.metrics()["total_requests"] == 20
+    assert client.status()["a"].in_flight == 0
+
+
+def test_a_text_that_cannot_be_sent_is_no_model(make_client: Any) -> None:
+    """A lone surrogate is refused by name, whatever becomes of the model at an endpoint."""
+    with pytest.raises(ConfigurationError, match="model: "):
+        make_client().chat("Hi", model="\ud800")
+
+
+def test_a_session_that_was_closed_is_replaced(make_client: Any) -> None:
+    """`client.session` is open as long as the client is."""
+    client = make_client()
+    for _ in range(2):
+        with client.session as session:
+            assert session.post("/chat/completions", json={"model": "m", "messages": []}).ok

@@ -670,3 +670,35 @@ def test_an_endpoint_of_a_file_is_frozen_and_plain(write: Any) -> None:
     (endpoint,) = settings.from_file(write(BLOCK)).endpoints
     assert isinstance(endpoint, Endpoint)
     assert endpoint.replace(weight=2).weight == 2
+
+
+@pytest.mark.parametrize("option", ["balancer", "probe_when", "hedge_after"])
+def test_what_the_client_refuses_names_the_file_and_hides_what_came_from_a_variable(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option is checked by the client; its error still says which file, and shows no variable's value."""
+    monkeypatch.setenv("S", "sk-secret-value")
+    path = tmp_path / "llm.toml"
+    path.write_text(
+        f"{option} = '${{S}}'\n[[endpoints]]\nname = 'a'\nbase_url = 'http://127.0.0.1:1/v1'\n", "utf-8"
+    )
+    with pytest.raises(ConfigurationError, match=rf"^{re.escape(str(path))}: {option}: ") as caught:
+        FailoverClient.from_file(path)
+    assert "sk-secret" not in str(caught.value)
+    assert "sk-secret" not in repr(caught.value.value)
+    with pytest.raises(ConfigurationError, match=rf"^{option}: 'mine' is not allowed"):
+        FailoverClient.from_file(path, **{option: "mine"})  # the caller's own, not the file's
+
+
+def test_a_tilde_that_leads_nowhere_is_a_file_that_cannot_be_read() -> None:
+    """`~nobody-of-that-name` is no traceback."""
+    with pytest.raises(ConfigurationError, match="SYNCFAILOVER_CONFIG names it"):
+        settings.from_env({"SYNCFAILOVER_CONFIG": "~no-such-user-0123/llm.toml"})
+
+
+def test_a_name_from_a_variable_is_not_shown_where_it_stands_twice() -> None:
+    """Whatever a variable holds may be a secret."""
+    block = {"name": "${S}", "base_url": "http://127.0.0.1:1/v1"}
+    with pytest.raises(ConfigurationError, match="which endpoints") as caught:
+        settings.from_mapping({"endpoints": [block, block]}, {"S": "sk-secret-value"})
+    assert "sk-secret" not in str(caught.value)

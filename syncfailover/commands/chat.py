@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ..client import FailoverClient
@@ -148,4 +148,6 @@ def summary(reply: ChatReply) -> str:
 
 
 def _tell(lines: Sequence[str]) -> None:
-    sys.stderr.write("\n".join([*lines, ""]))
+    with suppress(OSError):  # the answer is there, whoever reads the story
+        sys.stderr.write("\n".join([*lines, ""]))
+        sys.stderr.flush()

@@ -36,6 +36,8 @@ from .steps import (
     Wait,
 )
 
+#: Seconds; an attempt that begins at the last moment is given so long.
+_LEAST_S = 0.001
 _NONE: AbstractSet[str] = frozenset()
 
 
@@ -154,7 +156,7 @@ class Course:
 
     def limit(self, attempt: Attempt, now: float) -> None:
         """Tell an attempt what it may take, so that one silent host never eats the whole deadline."""
-        left = self._deadline - now
+        left = max(self._deadline - now, _LEAST_S)
         attempt.call_left_s = left
         attempt.repeatable = self._retry.ambiguous != "raise" and self._repeatable
         if self._read_s is not None:

@@ -7,7 +7,7 @@ ended: the door that began it turns that into a reply or raises.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import BudgetExceeded, FailoverError
 from ..events import AttemptRecord, Event
@@ -15,7 +15,7 @@ from ..policy.course import Course
 from ..policy.node import Attempt
 from ..policy.outcome import SUCCEEDED
 from ..policy.received import Received
-from ..policy.steps import Pause, Step, Stop, Wait
+from ..policy.steps import OUT_OF_TIME, Pause, Step, Stop, Wait
 from .attempt import Door, Tried, make
 from .call_errors import Story, error_of
 from .registry import Registry
@@ -78,11 +78,12 @@ def _carry(
 ) -> Done:
     """Take one step after the other; `tries` is where the attempts go that were made."""
     clock, now = registry.clock, started
+    deadline = started + call.timeouts.total
     course = Course(
         registry,
         terms.retry,
         call.model,
-        started + call.timeouts.total,
+        deadline,
         read_s=call.timeouts.read,
         chance=registry.chance,
         repeatable=terms.retry.permits(call.method),
@@ -106,24 +107,31 @@ def _carry(
         elif type(step) is Stop:
             error = error_of(registry, step, Story(call.model, tries, now - started, queued_s))
             break
-        else:
-            began = now
-            if type(step) is Wait:
-                attempt = registry.wait_turn(step.ticket, step.until)
-                now = clock()
-                queued_s += now - began
-                step = course.served(attempt, now)
-            elif type(step) is Pause:
-                registry.pause(step.until)
-                now = clock()
-                step = course.resume(now)
+        elif isinstance(step, (Pause, Wait)):
+            stood, began = type(step) is Wait, now
+            step = _waited(registry, course, step)
+            now = clock()
             waited_s += now - began
-        if tries and type(step) is Attempt:
-            _tell_of_failover(registry, step, tries[-1].record)
+            queued_s += now - began if stood else 0.0
+        if type(step) is Attempt:
+            if tries:
+                _tell_of_failover(registry, step, tries[-1].record)
+            if clock() >= deadline:  # listeners and waits take time
+                registry.release(step)
+                step = OUT_OF_TIME
     latency_ms = (now - started) * 1000.0
     terms.metrics.record(tries, latency_ms, succeeded=error is None)
     received = tries[-1].received if tries else None
     return Done(received, tuple([tried.record for tried in tries]), latency_ms, error)
+
+
+def _waited(registry: Registry, course: Course, step: Union[Pause, Wait]) -> Step:
+    """Wait as a step says, and return the one that follows."""
+    if isinstance(step, Wait):
+        attempt = registry.wait_turn(step.ticket, step.until)
+        return course.served(attempt, registry.clock())
+    registry.pause(step.until)
+    return course.resume(registry.clock())
 
 
 def _try(
