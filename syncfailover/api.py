@@ -116,6 +116,21 @@ class Models:
 _NOT_YET = ("stream", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
 
 
+#: Options of a client, which a call does not take; as fields of the payload they would guard nothing.
+_OF_THE_CLIENT = frozenset(
+    {
+        "balancer",
+        "budget_usd",
+        "hedge_after",
+        "max_retries",
+        "probe_when",
+        "queue_size",
+        "queue_timeout",
+        "state",
+    }
+)
+
+
 def _number_of(affinity: Any) -> int:
     """Return the number that a conversation is known by: its object may change, or be gone, by the next call."""
     try:
@@ -125,6 +140,8 @@ def _number_of(affinity: Any) -> int:
 
 
 def _checked_params(params: Dict[str, Any]) -> Dict[str, Any]:
+    for name in _OF_THE_CLIENT.intersection(params):
+        raise reject(name, params[name], f"to be an option of the client: FailoverClient(..., {name}=...)")
     for name in _NOT_YET:
         if params.get(name):
             raise reject(name, params[name], "to be left out: this version does not support it yet")

@@ -60,6 +60,13 @@ class FailoverClient:
         probe_when: "always"; "idle" leaves out an endpoint that served a call within the interval; "never".
         options: any other keyword of `EndpointRegistry` (`failure_threshold`, `recovery_timeout`, ...).
 
+    Attributes:
+        chat: `chat(prompt, *, model=None, timeout=None, affinity=None, **fields)` gives a `ChatReply`;
+            `chat.completions.create(...)`, as in the openai package.
+        embeddings: `embeddings.create(model=..., input=...)`.
+        models: `models.list()`.
+        registry: the `EndpointRegistry`.
+
     Raises:
         ConfigurationError: an argument that cannot work; the message names field, value and what is allowed.
 
@@ -129,7 +136,7 @@ class FailoverClient:
 
     @classmethod
     def from_env(cls, **options: Any) -> FailoverClient:
-        """Make a client of what the environment says; see `syncfailover.settings.from_env`.
+        """Make a client of what the environment says; docs/configuration.md lists the variables.
 
         Args:
             options: keywords of the client; they win over what the environment says.
@@ -141,14 +148,14 @@ class FailoverClient:
 
     @classmethod
     def from_file(cls, path: Union[str, os.PathLike[str]], **options: Any) -> FailoverClient:
-        """Make a client of a TOML file; see `syncfailover.settings.from_file`."""
+        """Make a client of a TOML file; docs/configuration.md lists its keys."""
         from . import settings  # noqa: PLC0415 - most clients are made in code
 
         return cls._of(settings.from_file(path), options)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], **options: Any) -> FailoverClient:
-        """Make a client of a mapping in the shape of the TOML file; see `syncfailover.settings.from_mapping`."""
+        """Make a client of a mapping in the shape of the TOML file."""
         from . import settings  # noqa: PLC0415 - most clients are made in code
 
         return cls._of(settings.from_mapping(mapping), options)

@@ -85,6 +85,8 @@ def base_url(value: str, field: str = "base_url") -> str:
         raise reject(field, shown, "no query, fragment, escape or white space; use params for a query")
     if not _is_url(value, _DEFAULT_PORTS) or ".." in (urlsplit(value).hostname or ""):
         raise reject(field, shown, allowed + ", with scheme http or https, a host and a port from 1 to 65535")
+    if value.rstrip("/").endswith("/chat/completions"):
+        raise reject(field, shown, "the root of the API, without /chat/completions")
     return value.rstrip("/")
 
 

@@ -11,11 +11,11 @@ from urllib3.util.retry import Retry
 
 from .adapter import EndpointRegistry, FailoverAdapter
 from .endpoint import Endpoint
-from .errors import ClientClosed
+from .errors import ClientClosed, ConfigurationError
 from .policy.snapshot import Snapshot
 from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
-from .runtime.terms import Terms
+from .runtime.terms import OPTIONS, Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .validation import reject
@@ -167,6 +167,14 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def _unknown(option: str, known: Iterable[str]) -> ConfigurationError:
+    """Make the error for an option that nobody takes, and suggest the nearest that somebody does."""
+    from .settings_keys import hint  # noqa: PLC0415 - only a mistake needs it
+
+    meant = hint(option, sorted({*known, *OPTIONS, "model", "probe_when"}))
+    return ConfigurationError(f"{option}: is not known; {meant}", field=option, value=option)
+
+
 def registry_from(
     endpoints: Union[Iterable[Endpoint], EndpointRegistry],
     *,
@@ -183,7 +191,7 @@ def registry_from(
     known = EndpointRegistry.__init__.__kwdefaults__ or {}
     for name in options:
         if name not in known:
-            raise reject("option", name, "one of " + ", ".join(sorted(known)))
+            raise _unknown(name, known)
     if not isinstance(endpoints, EndpointRegistry):
         return EndpointRegistry(
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options

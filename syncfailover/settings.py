@@ -16,6 +16,7 @@ from .settings_blocks import block_endpoints
 from .settings_environ import (
     CONFIG,
     KEY_VARIABLES,
+    PREFIX,
     environment_endpoints,
     environment_options,
     expand,
@@ -32,8 +33,8 @@ class Settings(NamedTuple):
 
     endpoints: Tuple[Endpoint, ...]
     options: Dict[str, Any]
-    #: The file that it was read from; empty where there is none.
-    path: str = ""
+    #: Where each option was found: a file, or a variable; absent for those of a mapping.
+    sources: Mapping[str, str] = {}
     #: The options whose value came from the environment by `${NAME}`, so that no error shows it.
     hidden: FrozenSet[str] = frozenset()
 
@@ -43,7 +44,8 @@ class Settings(NamedTuple):
         if option not in self.options:
             return error
         told = placed(error, option, hidden=option in self.hidden)
-        message = f"{self.path}: {told.message}" if self.path else told.message
+        source = self.sources.get(option)
+        message = told.message if source is None else f"{source}: {told.message}"
         return ConfigurationError(message, field=told.field, value=told.value)
 
 
@@ -60,7 +62,12 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
     path = environ.get(CONFIG, "").strip()
     if path:
         found = _file(_at_home(path), environ, f" ({CONFIG} names it)")
-        return found._replace(options={**found.options, **options}, hidden=found.hidden - set(options))
+        return Settings(
+            found.endpoints,
+            {**found.options, **options},
+            {**found.sources, **_variables(options)},
+            found.hidden - set(options),
+        )
     endpoints = environment_endpoints(environ)
     if not endpoints:
         variables = ", ".join(names[0] for names in KEY_VARIABLES.values())
@@ -69,7 +76,11 @@ def from_env(environ: Mapping[str, str] = os.environ) -> Settings:
             "`syncfailover init` prints one to begin with",
             field=CONFIG,
         )
-    return Settings(tuple(endpoints), options)
+    return Settings(tuple(endpoints), options, _variables(options))
+
+
+def _variables(options: Mapping[str, Any]) -> Dict[str, str]:
+    return {name: f"{PREFIX}{name.upper()}" for name in options}
 
 
 def from_file(path: Union[str, os.PathLike[str]], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -148,9 +159,11 @@ _TABLES: Dict[str, Tuple[Dict[str, str], Callable[..., Any]]] = {
 def _file(path: str, environ: Mapping[str, str], note: str = "") -> Settings:
     table = _parsed(path, note)
     try:
-        return from_mapping(table, environ)._replace(path=path)
+        found = from_mapping(table, environ)
     except ConfigurationError as error:
         problem = ConfigurationError(f"{path}: {error.message}", field=error.field, value=error.value)
+    else:
+        return found._replace(sources=dict.fromkeys(found.options, path))
     raise problem
 
 

@@ -21,6 +21,7 @@ timeout = 30.0                  # seconds for a whole call, all attempts and wai
 provider = "holysheep"
 api_keys = "${HOLYSHEEP_API_KEYS}"
 
+# A variable that is not set is an error: delete the blocks of providers that you have no key of.
 # The emergency exit: a higher priority is used only when nobody of a lower one is left.
 [[endpoints]]
 provider = "openrouter"

@@ -378,7 +378,12 @@ def test_an_output_that_cannot_be_written_is_no_traceback(shell: str, code: int,
     """A closed or full output is one line at most; that nobody reads the story does not spoil the answer."""
     line = shell.format(f"{sys.executable} -m syncfailover")
     done = subprocess.run(
-        ["/bin/sh", "-c", line], capture_output=True, text=True, env=clean_environment(), timeout=20, check=False
+        ["/bin/sh", "-c", line],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=20,
+        check=False,
     )
     assert (done.returncode, done.stderr[: len(told)]) == (code, told)
     assert "Traceback" not in done.stderr

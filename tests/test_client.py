@@ -309,7 +309,7 @@ def test_a_closed_client_says_so(make_client: Any) -> None:
         ({"recovery_timeout": -5}, "recovery_timeout: -5"),
         ({"failure_rate": 2}, "failure_rate: 2.*at most 1"),
         ({"model": ""}, "model: ''"),
-        ({"hedge_afterwards": 3}, "option: 'hedge_afterwards'.*recovery_timeout"),
+        ({"hedge_afterwards": 3}, "hedge_afterwards: is not known; did you mean 'hedge_after'"),
         ({"endpoints": [Endpoint("a", "http://h", models=["x"])], "model": "y"}, "model: 'y'.*serves: x"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -403,3 +403,21 @@ def test_a_rotated_key_is_asked_for_each_time(upstreams: List[FakeUpstream], mak
     with pytest.raises(AllEndpointsFailed, match="api_key callable raised RuntimeError") as caught:
         make_client([bad.replace(api_key=broken)], max_retries=0).chat("Hi")
     assert "hunter2" not in repr(caught.value)
+
+
+@pytest.mark.parametrize("option", ["budget_usd", "hedge_after", "queue_timeout", "max_retries", "balancer"])
+def test_an_option_of_the_client_is_no_field_of_a_call(
+    option: str, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """In the payload it would guard nothing, so it is refused before anything is sent."""
+    with pytest.raises(
+        ConfigurationError, match=rf"{option}: 5 is not allowed; .*FailoverClient\(\.\.\., {option}="
+    ):
+        make_client().chat("Hi", **{option: 5})
+    assert upstreams[0].requests == []
+
+
+def test_a_base_url_is_the_root_of_the_api() -> None:
+    """With the path of a call in it, every call would end in a 404."""
+    with pytest.raises(ConfigurationError, match=r"base_url: .* without /chat/completions"):
+        Endpoint("a", "https://api.example.com/v1/chat/completions")
