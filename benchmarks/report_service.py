@@ -106,7 +106,7 @@ def switched_on(ratios, plain_ms):
         "it measures the same a second time and shows what the method cannot tell apart. Everything is: `queue_timeout`,",
         "`budget_usd`, prices, `max_concurrency` of every endpoint, a listener on every event, an `affinity` per call.",
         "Where `hedge_after` fires, up to one call in twenty is made twice, and its timer's thread wakes within every",
-        "2 ms; that is no cost of being ready, and at a model's seconds instead of these fractions of a millisecond it is none.",
+        "5 ms; that is no cost of being ready, and at a model's seconds instead of these fractions of a millisecond it is none.",
         "",
         "| | wall | CPU | limit | |",
         "|---|---|---|---|---|",

@@ -106,9 +106,8 @@ def revive(upstreams):
 @pytest.mark.parametrize(
     ("how", "slots", "options"),
     [
-        ("refused", 1, {}),
-        ("503", 1, {}),
         ("refused", 2, {"probe_when": "always"}),
+        ("503", 1, {}),
     ],
 )
 def test_an_outage_of_three_seconds(upstreams, make_client, how, slots, options):
