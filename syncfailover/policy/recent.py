@@ -70,8 +70,9 @@ class Paces:
 
     def of(self, endpoint: str, model: Optional[str]) -> Pace:
         """Return the pace of one pair."""
-        pace: Optional[Pace] = self._pairs.get((endpoint, model))
-        if pace is None:
+        try:
+            pace: Pace = self._pairs[endpoint, model]
+        except KeyError:
             anywhere = self._models.get(model)
             if anywhere is None:
                 anywhere = self._models[model] = RecentQuantile(_QUICKER)
