@@ -26,7 +26,6 @@ RESIDENT_LIMIT = 1 << 20
 #: What a breaker needs to open, and the time after which it lets one through again.
 FAILURES_TO_OPEN, RECOVERY_S = 3, 30.0
 #: A silent endpoint shows only when an attempt's time is over; by then every thread may have asked it once.
-SILENT = ("hang", "blackhole")
 #: A 429 does not open the breaker: it names the time after which A may be asked again.
 RECOVERIES_S = {"429": 1.0}
 #: Fault -> the least that ours may keep of its throughput: as it comes, and with hedging.
@@ -206,7 +205,11 @@ def drilling(scores, times):
                 )
             )
         lines.append("")
-    lines += ["The limits are for: kept, failed calls, calls above 1 s, at A.", ""]
+    lines += [
+        "The limits are for: kept, failed calls, calls above 1 s, at A; the larger of the two numbers at A counts. At a silent A",
+        "that last one is missed by arithmetic: nothing shows before the first of eight threads has waited for its 2 s.",
+        "",
+    ]
     return Section(lines, missed)
 
 
@@ -215,8 +218,7 @@ def _drill_limits(name, fault, times):
         return None
     hedged = name == drilled.HEDGED
     periods = int((times.mended - times.fault) / RECOVERIES_S.get(fault, RECOVERY_S)) + 1
-    at_a = drill.THREADS if fault in SILENT else FAILURES_TO_OPEN
-    return _Limits(KEPT_LEAST[fault][hedged], 0 if hedged else drill.THREADS, at_a + periods)
+    return _Limits(KEPT_LEAST[fault][hedged], 0 if hedged else drill.THREADS, FAILURES_TO_OPEN + periods)
 
 
 def _held(score, limits):
