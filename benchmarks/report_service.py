@@ -25,7 +25,6 @@ BLOCKS_LIMIT = 1_000
 RESIDENT_LIMIT = 1 << 20
 #: What a breaker needs to open, and the time after which it lets one through again.
 FAILURES_TO_OPEN, RECOVERY_S = 3, 30.0
-#: A silent endpoint shows only when an attempt's time is over; by then every thread may have asked it once.
 #: A 429 does not open the breaker: it names the time after which A may be asked again.
 RECOVERIES_S = {"429": 1.0}
 #: Fault -> the least that ours may keep of its throughput: as it comes, and with hedging.
