@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
         QuotaExhausted,
         RateLimited,
         RequestRejected,
+        StreamDeadlineExceeded,
         StreamInterrupted,
     )
     from .policy.balancer import Cheapest, LeastBusy, LowestLatency, RoundRobin, WeightedRoundRobin
@@ -75,6 +76,7 @@ _EXPORTS = {
         "QuotaExhausted",
         "RateLimited",
         "RequestRejected",
+        "StreamDeadlineExceeded",
         "StreamInterrupted",
     ),
     "policy.balancer": ("Cheapest", "LeastBusy", "LowestLatency", "RoundRobin", "WeightedRoundRobin"),
@@ -125,6 +127,7 @@ __all__ = [
     "RateLimited",
     "RequestRejected",
     "RoundRobin",
+    "StreamDeadlineExceeded",
     "StreamInterrupted",
     "Timeouts",
     "WeightedRoundRobin",

@@ -13,7 +13,7 @@ from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
 from .policy.received import REDIRECTED, UNREPEATABLE, Received
 from .runtime.attempt_clock import AttemptClock
-from .runtime.exchange import exchange, key_unavailable, without_key
+from .runtime.exchange import exchange, first_byte, key_unavailable, without_key
 from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
@@ -193,7 +193,7 @@ class _SessionDoor:
         body = self._body.for_endpoint(model, transport, headers)
         request = EndpointRequest.to(target, self._request.method, headers, body)
         clock = AttemptClock.of(attempt, connect_s)
-        received = exchange(transport, request, clock, secrets, stream=self._stream)
+        received = exchange(transport, request, clock, secrets, first_byte if self._stream else None)
         if self._stream:
             clock.extend(attempt.call_left_s)
         return self._body.judged(_kept_at_home(received))

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Hashable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Hashable, List, Literal, Mapping, Optional, Sequence, Union, overload
 
 from .caller import Caller, Shown
+from .completion.assembly import ChatAssembly
+from .completion.chunk import ChatChunk, chunk_of, restart_chunk
 from .completion.reply import ApiReply, ChatReply
 from .runtime.failover import Done
 from .runtime.timeouts import Timeouts
-from .validation import reject
+from .stream import ApiStream, Form
+from .stream import story as _story
+from .validation import one_of, reject
+
+
+class ChatStream(ApiStream[ChatReply]):
+    """The answer to a chat, as it comes: chunks in the OpenAI shape, whose `.text` is what they add.
+
+    A stream that just ends, reports an error, stalls or is cut short raises `StreamInterrupted`, with the text so far.
+    """
+
+
+CHAT = Form(ChatChunk, ChatAssembly, ChatReply, chunk_of, restart_chunk)
 
 
 class Chat:
@@ -19,22 +33,38 @@ class Chat:
         #: `create(model=..., messages=...)`, as an openai-SDK caller already wrote it.
         self.completions = Completions(caller)
 
+    @overload
+    def __call__(self, prompt: Any = ..., *, stream: Literal[True], **params: Any) -> ChatStream: ...
+    @overload
+    def __call__(self, prompt: Any = ..., *, stream: Literal[False] = ..., **params: Any) -> ChatReply: ...
+    @overload
+    def __call__(
+        self, prompt: Any = ..., *, stream: bool = ..., **params: Any
+    ) -> Union[ChatReply, ChatStream]: ...
     def __call__(
         self,
         prompt: Union[str, Sequence[Mapping[str, Any]], None] = None,
         *,
         messages: Optional[Sequence[Mapping[str, Any]]] = None,
         model: Optional[str] = None,
+        stream: bool = False,
+        on_break: str = "raise",
+        wire_stream: bool = False,
         timeout: Union[float, Timeouts, None] = None,
         affinity: Optional[Hashable] = None,
         **params: Any,
-    ) -> ChatReply:
-        """Ask for one whole answer.
+    ) -> Union[ChatReply, ChatStream]:
+        """Ask for an answer: a whole one, or with `stream` one that is read while it comes.
 
         Args:
             prompt: a text, sent as the user's message, or a list of messages in the OpenAI shape.
             messages: the list under the name that it has in the API; one of the two is given.
             model: the caller's name for the model; the client's own where None.
+            stream: return a `ChatStream` as soon as the first content is there.
+            on_break: what a stream does that breaks after its first content: "raise" raises `StreamInterrupted` with
+                the text so far; "restart" begins anew at another endpoint, with a chunk whose `restarted` is True.
+            wire_stream: have a whole answer sent as a stream, so that a dead generation is noticed by
+                `Timeouts.first_token` and `.stall` instead of by the end of all time.
             timeout: seconds for the whole call, or `Timeouts`.
             affinity: names the conversation (a user, a session): its calls stay at one endpoint, whose prompt cache
                 knows it, while that is eligible.
@@ -52,6 +82,9 @@ class Chat:
         return self.completions.create(
             messages=_messages(prompt if messages is None else messages),
             model=model,
+            stream=stream,
+            on_break=on_break,
+            wire_stream=wire_stream,
             timeout=timeout,
             affinity=affinity,
             **params,
@@ -64,18 +97,33 @@ class Completions:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
+    @overload
+    def create(self, *, messages: Any, stream: Literal[True], **params: Any) -> ChatStream: ...
+    @overload
+    def create(self, *, messages: Any, stream: Literal[False] = ..., **params: Any) -> ChatReply: ...
+    @overload
+    def create(self, *, messages: Any, stream: bool = ..., **params: Any) -> Union[ChatReply, ChatStream]: ...
     def create(
         self,
         *,
         messages: Sequence[Mapping[str, Any]],
         model: Optional[str] = None,
+        stream: bool = False,
+        on_break: str = "raise",
+        wire_stream: bool = False,
         timeout: Union[float, Timeouts, None] = None,
         affinity: Optional[Hashable] = None,
         **params: Any,
-    ) -> ChatReply:
-        """Ask for one whole answer; see `Chat.__call__`."""
+    ) -> Union[ChatReply, ChatStream]:
+        """Ask for an answer; see `Chat.__call__`."""
         params = {"messages": _messages(messages), **_checked_params(params)}
         home = None if affinity is None else _number_of(affinity)
+        one_of("on_break", on_break, ("raise", "restart"))
+        if stream or wire_stream:
+            shows_usage = _ask_for_usage(params)
+            run, done = self._caller.stream("chat/completions", model, timeout, params, home)
+            reading = ChatStream(run, done, CHAT, restarts=on_break == "restart", shows_usage=shows_usage)
+            return reading if stream else reading.collect()
         done = self._caller.post("chat/completions", "choices", model, timeout, params, home)
         return ChatReply(_payload(done), **_story(done))
 
@@ -113,7 +161,7 @@ class Models:
 
 
 #: Words that mean something to this package; they must not reach a provider as a field of the payload.
-_NOT_YET = ("stream", "on_break", "wire_stream", "extra_headers", "extra_body", "extra_query")
+_NOT_YET = ("extra_headers", "extra_body", "extra_query")
 
 
 #: Options of a client, which a call does not take; as fields of the payload they would guard nothing.
@@ -165,11 +213,11 @@ def _payload(done: Done) -> Dict[str, Any]:
     return payload
 
 
-def _story(done: Done) -> Dict[str, Any]:
-    last = done.ledger[-1]
-    return {
-        "endpoint": last.endpoint,
-        "latency_ms": done.latency_ms,
-        "cost_usd": last.cost_usd,
-        "attempts": done.ledger,
-    }
+def _ask_for_usage(params: Dict[str, Any]) -> bool:
+    """Ask for a stream, with its usage unless the caller decides that; tell whether the caller expects to see it."""
+    params["stream"] = True
+    options = params.get("stream_options")
+    if isinstance(options, Mapping) and "include_usage" in options:
+        return True
+    params["stream_options"] = {**(options or {}), "include_usage": True}
+    return False

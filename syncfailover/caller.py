@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Mapping, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
 from .policy.node import Attempt
+from .policy.progress import Progress, progress_of
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
+from .runtime.event_stream import Pace, begin_stream
 from .runtime.exchange import exchange, key_unavailable, without_key
-from .runtime.failover import Call, Done, run
+from .runtime.failover import Call, Done, Run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
+from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .validation import reject, text
 
@@ -57,31 +61,62 @@ class Caller:
         affinity: Any = None,
     ) -> Done:
         """Send a payload to whichever endpoint can answer, under the name that it has for the model."""
+        run = self._post(path, expects, model, timeout, params, affinity)
+        return self._begun(run)[1]
+
+    def stream(
+        self,
+        path: str,
+        model: Optional[str],
+        timeout: Any,
+        params: Dict[str, Any],
+        affinity: Any = None,
+    ) -> Tuple[Run, Done]:
+        """Send a payload that asks for a stream, and return the call under way when its first content has come."""
+        kind = progress_of(path)
+        run = self._post(path, kind.expects, model, timeout, params, affinity, _progress_maker(kind, params))
+        return self._begun(run)
+
+    def get(self, path: str, expects: str, timeout: Any) -> Done:
+        """Read something from whichever endpoint can answer."""
+        self.check_open()
+        door = _ApiDoor(self.transports, "GET", path, None)
+        return self._begun(self._run(door, expects, None, self.terms.timeouts_for(timeout)))[1]
+
+    def _post(
+        self,
+        path: str,
+        expects: str,
+        model: Optional[str],
+        timeout: Any,
+        params: Dict[str, Any],
+        affinity: Any,
+        progress: Optional[Callable[[], Progress]] = None,
+    ) -> Run:
         self.check_open()
         chosen = self._model if model is None else model
         if chosen is None:
             raise ConfigurationError("model: none is given, here or as model= of the client", field="model")
         if model is not None:
             self._check_model(model)
-        rest = _serialized(params)
-        door = _ApiDoor(self.transports, "POST", path, rest, params)
-        return self._run(door, expects, chosen, timeout, affinity)
-
-    def get(self, path: str, expects: str, timeout: Any) -> Done:
-        """Read something from whichever endpoint can answer."""
-        self.check_open()
-        return self._run(_ApiDoor(self.transports, "GET", path, None), expects, None, timeout)
+        timeouts = self.terms.timeouts_for(timeout)
+        door = _ApiDoor(self.transports, "POST", path, _serialized(params), params)
+        if progress is not None:
+            door.read_as_stream(progress, timeouts.stall)
+        return self._run(door, expects, chosen, timeouts, affinity)
 
     def _run(
-        self, door: _ApiDoor, expects: str, model: Optional[str], timeout: Any, affinity: Any = None
-    ) -> Done:
+        self, door: _ApiDoor, expects: str, model: Optional[str], timeouts: Timeouts, affinity: Any = None
+    ) -> Run:
         self.monitor.start()
-        terms = self.terms
-        call = Call(model, expects, terms.timeouts_for(timeout), door.method, affinity)
-        done = run(self.registry, door, call, terms)
+        call = Call(model, expects, timeouts, door.method, affinity, streams=door.streams)
+        return Run(self.registry, door, call, self.terms)
+
+    def _begun(self, run: Run) -> Tuple[Run, Done]:
+        done = run.begin()
         if done.error is not None:
             raise without_key(done.error)
-        return done
+        return run, done
 
     def _check_model(self, model: str) -> None:
         if not encodes(text("model", model), "utf-8"):
@@ -94,7 +129,7 @@ class Caller:
 class _ApiDoor:
     """Sends one API call to the endpoint of an attempt."""
 
-    __slots__ = ("_params", "_path", "_rest", "_transports", "method")
+    __slots__ = ("_params", "_path", "_progress", "_rest", "_stall_s", "_transports", "method")
 
     hedges = True
 
@@ -111,6 +146,17 @@ class _ApiDoor:
         self._path = path
         self._rest = rest
         self._params = params
+        self._progress: Optional[Callable[[], Progress]] = None
+        self._stall_s: Optional[float] = None
+
+    def read_as_stream(self, progress: Callable[[], Progress], stall_s: Optional[float]) -> None:
+        """Leave good replies to be read as they come."""
+        self._progress, self._stall_s = progress, stall_s
+
+    @property
+    def streams(self) -> bool:
+        """Whether good replies are left to be read as they come."""
+        return self._progress is not None
 
     def send(self, attempt: Attempt, connect_s: float) -> Received:
         """Send to the attempt's endpoint, under its name for the model, and without fields that it refuses."""
@@ -133,7 +179,22 @@ class _ApiDoor:
             headers["Content-Type"] = _JSON
             headers["Content-Length"] = str(len(body))
         request = EndpointRequest.to(target, self.method, headers, body)
-        return exchange(transport, request, AttemptClock.of(attempt, connect_s), secrets)
+        if self._progress is None:
+            return exchange(transport, request, AttemptClock.of(attempt, connect_s), secrets)
+        headers["Accept-Encoding"] = "identity"  # what packs a stream holds it back
+        clock = AttemptClock.of(attempt, connect_s, streams=True)
+        pace = Pace(attempt.content_s, attempt.call_left_s, self._stall_s)
+        return exchange(transport, request, clock, secrets, begin_stream(self._progress, pace))
+
+
+def _progress_maker(kind: Type[Progress], params: Dict[str, Any]) -> Callable[[], Progress]:
+    """Return what makes the progress of each attempt, by what the payload asks for."""
+    choices, options = params.get("n"), params.get("stream_options")
+    return partial(
+        kind,
+        choices=choices if type(choices) is int else 1,
+        wants_usage=isinstance(options, Mapping) and bool(options.get("include_usage")),
+    )
 
 
 def _plain(value: Any) -> Any:

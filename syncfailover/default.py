@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence, Union
 
+from .api import ChatStream
 from .client import FailoverClient
 from .completion.reply import ChatReply
 from .errors import ConfigurationError
@@ -24,7 +25,9 @@ def default_client() -> FailoverClient:
     return _default.get()
 
 
-def chat(prompt: Union[str, Sequence[Mapping[str, Any]], None] = None, **params: Any) -> ChatReply:
+def chat(
+    prompt: Union[str, Sequence[Mapping[str, Any]], None] = None, **params: Any
+) -> Union[ChatReply, ChatStream]:
     """Ask the default client; see `client.chat` for what it takes, returns and raises.
 
     Args:
@@ -37,10 +40,12 @@ def chat(prompt: Union[str, Sequence[Mapping[str, Any]], None] = None, **params:
 
     """
     try:
-        return default_client().chat(prompt, **params)
+        answer: Union[ChatReply, ChatStream] = default_client().chat(prompt, **params)
     except ConfigurationError as error:
         if error.field != "model" or error.value is not None:
             raise
+    else:
+        return answer
     raise ConfigurationError(
         "model: none is given; expected model=... in the call, SYNCFAILOVER_MODEL in the environment, "
         "or model in the settings file",

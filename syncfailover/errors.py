@@ -17,7 +17,8 @@ FailoverError                    (requests.RequestException)
 │   ├── QuotaExhausted
 │   └── RateLimited
 ├── InvalidReply                                         200, but no answer in it
-├── StreamInterrupted
+├── StreamInterrupted                                    a stream that broke after its first content
+│   └── StreamDeadlineExceeded   (DeadlineExceeded)      still coming when the call's time was over
 └── BudgetExceeded
 
 Each is also the `requests` exception that legacy code would catch. All of them pickle; a pickled one leaves the
@@ -140,6 +141,10 @@ class StreamInterrupted(FailoverError):
 
     text: str = ""
     attempts: Sequence[AttemptRecord] = ()
+
+
+class StreamDeadlineExceeded(StreamInterrupted, DeadlineExceeded):
+    """A stream was still coming when the call's total time ran out; `.text` is what had come."""
 
 
 class BudgetExceeded(FailoverError):

@@ -332,7 +332,7 @@ def test_bad_options_are_named_at_once(options: Any, message: str) -> None:
         (("hi",), {"temperature": float("nan")}, "temperature: nan"),
         (("hi",), {"timeout": -1}, "timeout: -1"),
         (("hi",), {"model": 7}, "model: 7"),
-        (("hi",), {"stream": True}, "stream: True.*not support"),
+        (("hi",), {"on_break": "resume"}, "on_break: 'resume'.*one of 'raise', 'restart'"),
     ],
     ids=repr,
 )

@@ -45,6 +45,7 @@ TREE = {
     "RateLimited": ("RequestRejected",),
     "InvalidReply": ("FailoverError",),
     "StreamInterrupted": ("FailoverError",),
+    "StreamDeadlineExceeded": ("StreamInterrupted", "DeadlineExceeded", requests.Timeout),
     "BudgetExceeded": ("FailoverError",),
     "FailoverError": (requests.RequestException,),
 }

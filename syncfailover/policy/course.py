@@ -86,10 +86,12 @@ class Course:
         model: the caller's name for the model, None where there is none.
         deadline: end of the whole call, on the clock that `now` is read from.
         read_s: seconds that one attempt may take; None gives it half of what is left while another could be tried.
+        first_token_s: seconds until a stream's first content; None gives it the same half.
         chance: random numbers from 0 to 1.
         repeatable: whether a request that may have been received may be sent again.
         queue_s: seconds that it may wait in line; 0 where it may not.
         affinity: the conversation that it belongs to; None for none.
+        streams: whether the reply will be taken as a stream.
 
     """
 
@@ -99,6 +101,7 @@ class Course:
         "_deadline",
         "_excluded",
         "_failed",
+        "_first_token_s",
         "_gambled",
         "_model",
         "_never",
@@ -110,6 +113,7 @@ class Course:
         "_repeatable",
         "_retry",
         "_round",
+        "_streams",
         "_ticket",
         "_waiting_for",
     )
@@ -122,16 +126,20 @@ class Course:
         deadline: float,
         *,
         read_s: Optional[float],
+        first_token_s: Optional[float] = None,
         chance: Callable[[], float],
         repeatable: bool = True,
         queue_s: float = 0.0,
         affinity: Any = None,
+        streams: bool = False,
     ) -> None:
         self._pool = pool
+        self._streams = streams
         self._retry = retry
         self._model = model
         self._deadline = deadline
         self._read_s = read_s
+        self._first_token_s = first_token_s
         self._chance = chance
         self._repeatable = repeatable
         self._gambled = False  # sent once more although it may have been processed
@@ -158,12 +166,12 @@ class Course:
         """Tell an attempt what it may take, so that one silent host never eats the whole deadline."""
         left = max(self._deadline - now, _LEAST_S)
         attempt.call_left_s = left
+        attempt.streams = self._streams
         attempt.repeatable = self._retry.ambiguous != "raise" and self._repeatable
-        if self._read_s is not None:
-            attempt.timeout_s = min(self._read_s, left)
-            return
         another = attempt.alternatives > 0 and attempt.repeatable and not self._gambled
-        attempt.timeout_s = left / 2 if another and self._retry.total not in (0, False) else left
+        share = left / 2 if another and self._retry.total not in (0, False) else left
+        attempt.timeout_s = share if self._read_s is None else min(self._read_s, left)
+        attempt.content_s = share if self._first_token_s is None else min(self._first_token_s, left)
 
     def hedge(self, first: Attempt, now: float) -> Optional[Attempt]:
         """Choose whom to ask beside the first, which is late; None where nobody may be."""

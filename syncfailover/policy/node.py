@@ -180,6 +180,7 @@ class Attempt:
         "alternatives",
         "call_left_s",
         "clock",
+        "content_s",
         "endpoint",
         "grant",
         "hedge",
@@ -189,6 +190,7 @@ class Attempt:
         "repeatable",
         "settled",
         "started",
+        "streams",
         "timeout_s",
     )
 
@@ -211,6 +213,10 @@ class Attempt:
         self.alternatives = alternatives
         #: Seconds that the attempt may take; an error counts as at least this slow.
         self.timeout_s = 0.0
+        #: Whether the reply will be taken as a stream.
+        self.streams = False
+        #: Seconds until the first content of a stream.
+        self.content_s = 0.0
         #: Seconds that the whole call has left when the attempt begins: what a streamed body may use.
         self.call_left_s = 0.0
         #: Whether the request may be sent again where its fate is unknown.

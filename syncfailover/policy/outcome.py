@@ -17,9 +17,23 @@ from ..errors import (
     QuotaExhausted,
     RateLimited,
     RequestRejected,
+    StreamDeadlineExceeded,
+    StreamInterrupted,
 )
 from .error_body import ErrorInfo, error_in, error_of
-from .received import NEVER_SENT, REDIRECTED, RESET, SILENT, TRUNCATED, UNREPEATABLE, Received
+from .received import (
+    BROKEN_OFF,
+    INTERRUPTED,
+    LATE,
+    NEVER_SENT,
+    OVERDUE,
+    REDIRECTED,
+    RESET,
+    SILENT,
+    TRUNCATED,
+    UNREPEATABLE,
+    Received,
+)
 from .retry_after import retry_after
 
 # What an outcome does to the breaker.
@@ -73,10 +87,17 @@ SERVER_ERROR = Rule("server_error", FAILURE, ANYWHERE, quick=True, again=True)
 OVERLOADED = Rule("overloaded", FAILURE, ANYWHERE, again=True, rests=PAIR_IF_ASKED)
 NO_ANSWER = Rule("invalid_reply", FAILURE, ANYWHERE, maybe_billed=True, error=InvalidReply)
 MOVED = Rule(REDIRECTED, FAILURE, ANYWHERE, error=InvalidReply)
+# Streams: until the first content a call may go on freely; after it, only where the caller can do with a new beginning.
+STARTED = Rule("begun", NEUTRAL, NOWHERE, maybe_billed=True)
+TOO_LATE = Rule(LATE, FAILURE, ANYWHERE, maybe_billed=True)
+CUT_EARLY = Rule(BROKEN_OFF, FAILURE, ANYWHERE, quick=True, maybe_billed=True)
+CUT_LATE = Rule(INTERRUPTED, FAILURE, ANYWHERE, again=True, maybe_billed=True, error=StreamInterrupted)
+CUT_BY_CLOCK = Rule(OVERDUE, NEUTRAL, NOWHERE, maybe_billed=True, error=StreamDeadlineExceeded)
+ABANDONED = Rule("abandoned", NEUTRAL, NOWHERE, maybe_billed=True)
 # Called off because another endpoint had answered: it says nothing, or (beyond its own usual time) that it is stuck.
 OUTPACED = Rule("outpaced", NEUTRAL, NOWHERE, maybe_billed=True)
 STALLED = Rule("stalled", FAILURE, NOWHERE, maybe_billed=True)
-CALLED_OFF = frozenset({OUTPACED.name, STALLED.name})
+CALLED_OFF = frozenset({OUTPACED.name, STALLED.name, ABANDONED.name})
 
 
 class Row(NamedTuple):
@@ -129,7 +150,19 @@ TABLE: Tuple[Row, ...] = (
 )
 
 _FAULTS: Dict[str, Rule] = {
-    rule.name: rule for rule in (UNREACHABLE, TIMED_OUT, BROKEN, CUT_SHORT, ONE_SHOT, MOVED)
+    rule.name: rule
+    for rule in (
+        UNREACHABLE,
+        TIMED_OUT,
+        BROKEN,
+        CUT_SHORT,
+        ONE_SHOT,
+        MOVED,
+        TOO_LATE,
+        CUT_EARLY,
+        CUT_LATE,
+        CUT_BY_CLOCK,
+    )
 }
 
 
@@ -145,6 +178,11 @@ class Outcome(NamedTuple):
 
 
 SUCCEEDED = Outcome(OK)
+#: A stream whose first content has come; how it ends is another outcome.
+BEGUN = Outcome(STARTED)
+GIVEN_UP = Outcome(ABANDONED, "abandoned by the caller")
+#: The outcomes by which an attempt has answered.
+ANSWERS = (SUCCEEDED, BEGUN)
 
 
 def classify(received: Received, *, expects: Optional[str] = None, wall_now: float = 0.0) -> Outcome:
@@ -157,8 +195,13 @@ def classify(received: Received, *, expects: Optional[str] = None, wall_now: flo
         wall_now: Unix time in seconds, for a `Retry-After` date in a reply without a `Date`.
 
     """
+    if received.stream is not None:
+        return BEGUN
     if received.fault is not None:
-        return Outcome(_FAULTS[received.fault], received.detail)
+        rule = _FAULTS[received.fault]
+        if rule is CUT_LATE and received.payload is not None:
+            return _interrupted(received, expects, wall_now)
+        return Outcome(rule, received.detail)
     status = received.status
     if status >= 400:
         return _refused(received, status, error_of(received.payload), expects, wall_now)
@@ -169,6 +212,20 @@ def classify(received: Received, *, expects: Optional[str] = None, wall_now: flo
     if 200 <= status < 300 and type(payload) is dict and payload.get(expects) and not payload.get("error"):
         return _answered(received, payload, expects, wall_now)
     return _no_answer(received, expects, wall_now)
+
+
+def _interrupted(received: Received, expects: Optional[str], wall_now: float) -> Outcome:
+    """Name what an error event after content does: what the error means for key and model, and a fault otherwise."""
+    inner = _refused(received, received.status, error_of(received.payload), expects, wall_now)
+    rule = inner.rule
+    if rule.goes != NOWHERE:
+        rule = rule._replace(goes=ANYWHERE, quick=False, again=CUT_LATE.again)
+    elif rule is not FILTERED:
+        rule = CUT_LATE
+    return inner._replace(
+        rule=rule._replace(name=CUT_LATE.name, maybe_billed=True, error=CUT_LATE.error),
+        detail=f"{received.detail}: {inner.detail}",
+    )
 
 
 def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_now: float) -> Outcome:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Tokens; no reply has more.
 _MOST = 10**12
+#: How usage names what went in and what came out: in chats, completions and embeddings, and in the responses API.
+_NAMES, _RESPONSES_NAMES = ("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")
 
 
 def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
@@ -26,12 +28,13 @@ def cost_usd(usage: Any, price: Optional[Price]) -> Optional[Decimal]:
     """
     if price is None or type(usage) is not dict:
         return None
-    prompt = _tokens(usage, "prompt_tokens")
-    absent = usage.get("completion_tokens") is None  # embeddings have none
-    completion = 0 if absent else _tokens(usage, "completion_tokens")
+    prompt_field, completion_field = _NAMES if "prompt_tokens" in usage else _RESPONSES_NAMES
+    prompt = _tokens(usage, prompt_field)
+    absent = usage.get(completion_field) is None  # embeddings have none
+    completion = 0 if absent else _tokens(usage, completion_field)
     if prompt is None or completion is None:
         return None
-    details = usage.get("prompt_tokens_details")
+    details = usage.get(f"{prompt_field}_details")
     cached = (_tokens(details, "cached_tokens") or 0) if type(details) is dict else 0
     cached = min(cached, prompt)
     return price.usd(prompt - cached, completion, cached)

@@ -11,6 +11,10 @@ RESET = "reset"  # the connection broke before the first byte of a reply
 TRUNCATED = "truncated"  # the reply began and did not end
 UNREPEATABLE = "unrepeatable"  # any of these or a refusal, but the body cannot be sent twice
 REDIRECTED = "redirected"  # to another origin, where nobody may see the request
+LATE = "late"  # a stream was open, and brought no content in its time
+BROKEN_OFF = "broken_off"  # a stream ended before its first content
+INTERRUPTED = "interrupted"  # a stream ended after content, and before it was whole
+OVERDUE = "overdue"  # a stream went on when the whole call's time was over
 
 #: Characters of a server's text that are shown.
 _LONGEST_TEXT = 400
@@ -19,7 +23,7 @@ _LONGEST_TEXT = 400
 class Received:
     """What a door brings back from one attempt: a reply, or a fault with its description."""
 
-    __slots__ = ("body", "detail", "fault", "headers", "payload", "response", "secrets", "status")
+    __slots__ = ("body", "detail", "fault", "headers", "payload", "response", "secrets", "status", "stream")
 
     def __init__(
         self,
@@ -32,6 +36,7 @@ class Received:
         fault: str | None = None,
         detail: str = "",
         secrets: Sequence[str] = (),
+        stream: Any = None,
     ) -> None:
         self.status = status
         self.headers = headers
@@ -44,6 +49,9 @@ class Received:
         self.detail = detail
         #: What was sent along that nobody may read: keys, and headers that may hold one.
         self.secrets = secrets
+        #: The door's own object for a stream whose first content has come, and whose end has not; None for a reply
+        #: that is whole.
+        self.stream = stream
 
     def shown(self, text: str) -> str:
         """Make a server's text fit to show: on one line, not too long, what it echoed of our secrets blotted out."""

@@ -68,13 +68,13 @@ class Paces:
         self._pairs: Any = LRUCache(_PAIRS)
         self._models: Any = LRUCache(_MODELS)
 
-    def of(self, endpoint: str, model: Optional[str]) -> Pace:
-        """Return the pace of one pair."""
+    def of(self, endpoint: str, model: Optional[str], *, streams: bool = False) -> Pace:
+        """Return the pace of one pair: of whole replies, or of the first content of streams."""
         try:
-            pace: Pace = self._pairs[endpoint, model]
+            pace: Pace = self._pairs[endpoint, model, streams]
         except KeyError:
-            anywhere = self._models.get(model)
+            anywhere = self._models.get((model, streams))
             if anywhere is None:
-                anywhere = self._models[model] = RecentQuantile(_QUICKER)
-            pace = self._pairs[endpoint, model] = Pace(anywhere)
+                anywhere = self._models[model, streams] = RecentQuantile(_QUICKER)
+            pace = self._pairs[endpoint, model, streams] = Pace(anywhere)
         return pace

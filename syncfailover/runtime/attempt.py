@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
 
 from ..events import AttemptRecord, Event
 from ..policy.node import Attempt
-from ..policy.outcome import SUCCEEDED, Outcome, classify
+from ..policy.outcome import ANSWERS, BEGUN, SUCCEEDED, Outcome, classify
 from ..policy.pricing import cost_usd, tokens_of
 from ..policy.rate_limit import room, says_room
 from ..policy.received import Received
@@ -31,7 +31,7 @@ class Door(Protocol):
 
 
 class Tried(NamedTuple):
-    """An attempt that was made, and all that came of it."""
+    """An attempt that was made, and all that came of it; of a stream that has begun, all that is known so far."""
 
     attempt: Attempt
     received: Received
@@ -39,6 +39,8 @@ class Tried(NamedTuple):
     record: AttemptRecord
     #: USD; None where it is not known.
     cost: Optional[Decimal]
+    #: When it was sent, on the registry's clock.
+    began: float = 0.0
 
 
 def make(
@@ -49,7 +51,7 @@ def make(
     connect_s: float,
     waited_s: float,
 ) -> Tried:
-    """Make one attempt, and let everybody know what came of it.
+    """Make one attempt, and let everybody know what came of it; of a stream, once it has ended (see `conclude`).
 
     Args:
         registry: whom to report to.
@@ -66,37 +68,87 @@ def make(
         connect_s = min(connect_s, attempt.call_left_s / 2)
     try:
         received = door.send(attempt, connect_s)
-        outcome = classify(received, expects=expects, wall_now=time.time())
+        outcome = named(received, expects)
     except BaseException:
         registry.release(attempt)  # neutral: it says nothing about the endpoint
         raise
-    now = registry.clock()
-    if outcome is not SUCCEEDED:
-        outcome = outcome._replace(
-            detail=received.shown(outcome.detail), code=received.shown(outcome.code or "") or None
-        )
-    shown = outcome
+    now, shown = registry.clock(), outcome
     if attempt.race is not None:
         outcome, shown = attempt.race.judge(attempt, outcome, (now - began) * 1000.0)
-    payload = received.payload
-    usage = payload.get("usage") if type(payload) is dict else None
+    if received.stream is None or shown is not BEGUN:
+        if received.stream is not None:  # called off, just as it had begun
+            received.stream.close()
+        return _reported(registry, attempt, received, outcome, shown, began, waited_s, received.payload)
+    record = _record(attempt, received, BEGUN, waited_s, (now - began) * 1000.0, None)
+    return Tried(attempt, received, BEGUN, record, None, began)
+
+
+def conclude(registry: Registry, begun: Tried, received: Received, outcome: Outcome, said: Any) -> Tried:
+    """Let everybody know how a stream ended that had begun.
+
+    Args:
+        registry: whom to report to.
+        begun: what `make` returned.
+        received: what came last.
+        outcome: what came of it.
+        said: the whole reply as JSON, or what of it is known: its model, its usage.
+
+    """
+    waited_s = begun.record.wait_s
+    return _reported(registry, begun.attempt, received, outcome, outcome, begun.began, waited_s, said)
+
+
+def named(received: Received, expects: Optional[str]) -> Outcome:
+    """Name what came back, in words that show no secret."""
+    outcome = classify(received, expects=expects, wall_now=time.time())
+    if outcome in ANSWERS:
+        return outcome
+    return outcome._replace(
+        detail=received.shown(outcome.detail), code=received.shown(outcome.code or "") or None
+    )
+
+
+def _reported(
+    registry: Registry,
+    attempt: Attempt,
+    received: Received,
+    outcome: Outcome,
+    shown: Outcome,
+    began: float,
+    waited_s: float,
+    said: Any,
+) -> Tried:
+    """Report an outcome, which may be another for the endpoint than for the call; and put the attempt on record."""
+    now = registry.clock()
+    usage = said.get("usage") if type(said) is dict else None
     left = room(received.headers, time.time(), tokens_of(usage)) if says_room(received.headers) else None
     registry.report(attempt, outcome, now, left)
-    cost = None if usage is None else _cost(attempt, usage, payload)
+    cost = None if usage is None else _cost(attempt, usage, said)
+    record = _record(attempt, received, shown, waited_s, (now - began) * 1000.0, cost)
+    if registry.wants("attempt"):
+        registry.emit(Event("attempt", record.endpoint, None, None, record.detail, record))
+    return Tried(attempt, received, shown, record, cost, began)
+
+
+def _record(
+    attempt: Attempt,
+    received: Received,
+    shown: Outcome,
+    waited_s: float,
+    latency_ms: float,
+    cost: Optional[Decimal],
+) -> AttemptRecord:
     rule = shown.rule
-    record = AttemptRecord(
+    return AttemptRecord(
         attempt.endpoint.name,
         rule.name,
-        shown.detail or "ok",
+        shown.detail or rule.name,
         received.status or None,
         waited_s,
-        (now - began) * 1000.0,
+        latency_ms,
         None if cost is None else float(cost),
         rule.maybe_billed or shown is SUCCEEDED,
     )
-    if registry.wants("attempt"):
-        registry.emit(Event("attempt", record.endpoint, None, None, record.detail, record))
-    return Tried(attempt, received, shown, record, cost)
 
 
 def _cost(attempt: Attempt, usage: Any, payload: Any) -> Optional[Decimal]:

@@ -35,8 +35,10 @@ class AttemptClock(Timeout):
         self.timeout_s = timeout_s
         self.connect_s = connect_s
         self.mends_stale = mends_stale
-        self._began = monotonic()
-        self.deadline = self._began + timeout_s
+        self.began = monotonic()
+        self.deadline = self.began + timeout_s
+        #: Whether it was called off, for good.
+        self.aborted = False
         #: Whether a connection had to be opened for it.
         self.dialed = False
         #: Whether a proxy is being asked for a tunnel, which is not yet the request.
@@ -51,10 +53,11 @@ class AttemptClock(Timeout):
         self.answered = False
 
     @classmethod
-    def of(cls, attempt: Attempt, connect_s: float) -> AttemptClock:
-        """Time an attempt; one that takes part in a race can be called off."""
-        clock = cls(attempt.timeout_s, connect_s, mends_stale=attempt.repeatable)
-        if attempt.race is not None:
+    def of(cls, attempt: Attempt, connect_s: float, *, streams: bool = False) -> AttemptClock:
+        """Time an attempt; one that takes part in a race, or streams, can be called off."""
+        timeout_s = min(attempt.timeout_s, attempt.content_s) if streams else attempt.timeout_s
+        clock = cls(timeout_s, connect_s, mends_stale=attempt.repeatable)
+        if attempt.race is not None or streams:
             clock.kill_switch = KillSwitch()
             attempt.clock = clock
             if attempt.aborted:  # before there was a clock to tell
@@ -63,6 +66,7 @@ class AttemptClock(Timeout):
 
     def abort(self) -> None:
         """End the attempt at once, from another thread."""
+        self.aborted = True
         self.deadline = 0.0
         if self.kill_switch is not None:
             self.kill_switch.cut()
@@ -73,7 +77,17 @@ class AttemptClock(Timeout):
 
     def extend(self, timeout_s: float) -> None:
         """Count from the beginning again, to another end: a streamed body may take what the whole call has."""
-        self.deadline = self._began + timeout_s
+        if self.aborted:
+            return
+        self.deadline = self.began + timeout_s
+
+    def hasten(self, deadline: float) -> None:
+        """End sooner, if that is sooner."""
+        self.deadline = min(self.deadline, deadline)
+
+    def ran_s(self, seconds: float) -> bool:
+        """Tell whether so many seconds have passed since the beginning."""
+        return monotonic() >= self.began + seconds
 
     @property
     def expired(self) -> bool:

@@ -11,6 +11,8 @@ from ..errors import (
     QueueFull,
     QueueTimeout,
     RequestRejected,
+    StreamDeadlineExceeded,
+    StreamInterrupted,
 )
 from ..events import AttemptRecord
 from ..policy.outcome import Outcome
@@ -43,6 +45,10 @@ def error_of(registry: Registry, stop: Stop, story: Story) -> FailoverError:
     if stop is UNAVAILABLE or (not attempts and stop is not OUT_OF_TIME):
         return registry.unavailable(model=story.model)
     response = story.tries[-1].received.response if story.tries else None
+    if any(issubclass(tried.outcome.rule.error, StreamInterrupted) for tried in story.tries):
+        late = stop is OUT_OF_TIME or story.tries[-1].outcome.rule.error is StreamDeadlineExceeded
+        cut = StreamDeadlineExceeded if late else StreamInterrupted
+        return cut(f"stream interrupted: {tried_so_far}", attempts=attempts, response=response)
     if stop is OUT_OF_TIME:
         tried_so_far = tried_so_far or f"no endpoint available: {registry.snapshot()}"
         message = f"out of time after {story.elapsed_s:.1f} s: {tried_so_far}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import codecs
 import errno
+import http.client
 import json
 import socket
 import ssl
-from typing import Any, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import requests
 from requests.structures import CaseInsensitiveDict
@@ -16,6 +17,8 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from ..errors import FailoverError
 from ..policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from .attempt_clock import AttemptClock
+from .live_body import LiveBody
+from .target import EndpointResponse
 from .transport import EndpointTransport
 
 #: Bytes of a reply at most, decoded: nobody's answer is longer, but a gzip bomb is.
@@ -33,36 +36,72 @@ _CALLERS_MISTAKES = (
 )
 
 
+#: How the reply to a request is read.
+Reader = Callable[[EndpointResponse, AttemptClock, Sequence[str]], Received]
+
+
 def exchange(
     transport: EndpointTransport,
     request: requests.PreparedRequest,
     clock: AttemptClock,
     secrets: Sequence[str],
-    *,
-    stream: bool = False,
-    largest: int = _LARGEST_REPLY,
+    read: Optional[Reader] = None,
 ) -> Received:
     """Send one prepared request and read the reply; faults of the wire are described, not raised.
 
-    With `stream` the body of a good reply is left unread; otherwise it has at most `largest` bytes, decoded.
+    Args:
+        transport: the way to the endpoint.
+        request: what to send.
+        clock: the attempt's.
+        secrets: what must not be shown.
+        read: how to read the reply; None for the whole of it.
+
     """
     clock.query = transport.query
+    received: Optional[Received] = None
     try:
         timeout: Any = clock  # requests passes a urllib3 Timeout on, but does not say so in its types
         response: Any = transport.send(request, timeout=timeout, stream=True)
-        if stream and response.status_code < 400:
-            return Received(response.status_code, response.headers, response=response)
-        body = _read(response.raw, clock, largest)
+        received = (whole if read is None else read)(response, clock, secrets)
     except Exception as error:
         if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _WIRE_ERRORS)):
             error.__dict__.pop("request", None)  # it holds the key
             raise
-        fault = _fault(error, clock, secrets)  # also what http.client raises on numbers that are none
-        _forget_frames(error)
-        return fault
+        received = fault_of(error, clock, secrets)  # also what http.client raises on numbers that are none
+        forget_frames(error)
     finally:
-        if clock.kill_switch is not None:
+        if clock.kill_switch is not None and (received is None or received.stream is None):
             clock.kill_switch.let_go()
+    return received
+
+
+def whole(
+    response: EndpointResponse,
+    clock: AttemptClock,
+    secrets: Sequence[str],
+    *,
+    largest: int = _LARGEST_REPLY,
+) -> Received:
+    """Read a reply to its end; its body has at most `largest` bytes, decoded."""
+    return _received(response, _read(response.raw, clock, largest), secrets)
+
+
+def whole_of(
+    response: EndpointResponse, body: LiveBody, first: bytes, clock: AttemptClock, secrets: Sequence[str]
+) -> Received:
+    """Read a reply to its end whose `first` bytes were taken already."""
+    return _received(response, _joined(body.read, clock, _LARGEST_REPLY, first), secrets)
+
+
+def first_byte(response: EndpointResponse, clock: AttemptClock, secrets: Sequence[str]) -> Received:
+    """Wait for the first byte of a good reply's body and leave all of it unread; a bad reply is read to its end."""
+    if response.status_code >= 400:
+        return whole(response, clock, secrets)
+    LiveBody(response.raw).await_first_byte()
+    return Received(response.status_code, response.headers, response=response)
+
+
+def _received(response: EndpointResponse, body: bytes, secrets: Sequence[str]) -> Received:
     response.take(body)
     return Received(
         response.status_code,
@@ -78,22 +117,32 @@ def _read(raw: Any, clock: AttemptClock, largest: int) -> bytes:
     """Read a body, at once where its size is known and small, else in parts that neither bound is lost on."""
     announced = getattr(raw, "length_remaining", None)
     if announced is not None and announced <= _PART and "content-encoding" not in raw.headers:
-        whole: bytes = raw.read(decode_content=True)
-        return whole
-    parts: list[bytes] = []
-    size = 0
+        body: bytes = raw.read(decode_content=True)
+        return body
+    try:
+        return _joined(lambda: raw.read(_PART, decode_content=True), clock, largest)
+    except _Unbounded:
+        raw.close()
+        raise
+
+
+class _Unbounded(HTTPError):
+    """A reply that is longer, or takes longer, than it may."""
+
+
+def _joined(read: Callable[[], bytes], clock: AttemptClock, largest: int, first: bytes = b"") -> bytes:
+    """Read parts until there are no more."""
+    parts, size = [first], len(first)
     while True:
-        part = raw.read(_PART, decode_content=True)
+        part = read()
         if not part:
             return b"".join(parts)
         parts.append(part)
         size += len(part)
         if size > largest:
-            raw.close()
-            raise HTTPError(f"reply of more than {largest} bytes")
+            raise _Unbounded(f"reply of more than {largest} bytes")
         if clock.expired:
-            raw.close()
-            raise HTTPError("out of time")
+            raise _Unbounded("out of time")
 
 
 def key_unavailable(error: Exception) -> Received:
@@ -130,7 +179,7 @@ def _parsed(body: bytes) -> Any:
         return None
 
 
-def _fault(error: Exception, clock: AttemptClock, secrets: Sequence[str]) -> Received:
+def fault_of(error: Exception, clock: AttemptClock, secrets: Sequence[str]) -> Received:
     """Name the fault by how far the request got, and describe it in a few words."""
     late = isinstance(error, (requests.ReadTimeout, ReadTimeoutError)) or (clock.sent and clock.expired)
     if late and clock.dialed and not clock.sent:
@@ -167,21 +216,24 @@ def _words(error: BaseException, clock: AttemptClock) -> str:
             return _ERRNO_WORDS[cause.errno]
         if isinstance(cause, socket.gaierror):
             return f"DNS: {cause.strerror}"
-    if any(isinstance(cause, requests.exceptions.SSLError) for cause in causes):
-        return f"TLS: {causes[-1]}"  # urllib3 1.26 compares names itself, and its error is no ssl.SSLError
-    if any(isinstance(cause, requests.ConnectTimeout) for cause in causes):
-        return f"connect timed out after {min(clock.connect_s, clock.timeout_s):.1f} s"
-    if any(isinstance(cause, requests.exceptions.ProxyError) for cause in causes):
-        return "proxy failed"
+    for kind, words in (
+        # urllib3 1.26 compares names itself, and its error is no ssl.SSLError
+        (requests.exceptions.SSLError, f"TLS: {causes[-1]}"),
+        (requests.ConnectTimeout, f"connect timed out after {min(clock.connect_s, clock.timeout_s):.1f} s"),
+        (requests.exceptions.ProxyError, "proxy failed"),
+        (http.client.IncompleteRead, "the body ended too soon"),
+    ):
+        if any(isinstance(cause, kind) for cause in causes):
+            return words
     bottom = causes[-1]
-    if type(bottom) is HTTPError:  # our own words
+    if type(bottom) in (HTTPError, _Unbounded):  # our own words
         return str(bottom)
     if isinstance(bottom, ConnectionError):
         return "connection closed without a reply"
     return type(bottom).__name__
 
 
-def _forget_frames(error: BaseException) -> None:
+def forget_frames(error: BaseException) -> None:
     """Let go of the stack, up to the caller's frames: urllib3's keep their own error, and with it all their locals."""
     known: list[Any] = []
     left: list[Any] = [error]

@@ -13,10 +13,10 @@ from ..errors import BudgetExceeded, FailoverError
 from ..events import AttemptRecord, Event
 from ..policy.course import Course
 from ..policy.node import Attempt
-from ..policy.outcome import SUCCEEDED
+from ..policy.outcome import ANSWERS, BEGUN, GIVEN_UP, SUCCEEDED
 from ..policy.received import Received
-from ..policy.steps import OUT_OF_TIME, Pause, Step, Stop, Wait
-from .attempt import Door, Tried, make
+from ..policy.steps import ANSWERED, OUT_OF_TIME, Pause, Step, Stop, Wait
+from .attempt import Door, Tried, conclude, make, named
 from .call_errors import Story, error_of
 from .registry import Registry
 from .terms import Terms
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Call:
     """What the loop needs to know of a call, apart from its bytes."""
 
-    __slots__ = ("affinity", "expects", "method", "model", "timeouts")
+    __slots__ = ("affinity", "expects", "method", "model", "streams", "timeouts")
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class Call:
         timeouts: Timeouts,
         method: str = "POST",
         affinity: Any = None,
+        *,
+        streams: bool = False,
     ) -> None:
         self.model = model
         #: See `classify`.
@@ -46,6 +48,8 @@ class Call:
         self.method = method
         #: The conversation that it belongs to.
         self.affinity = affinity
+        #: Whether the door leaves good replies to be read as they come.
+        self.streams = streams
 
 
 class Done(NamedTuple):
@@ -60,69 +64,168 @@ class Done(NamedTuple):
 
 def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
     """Carry a call to an answer, or to the error that says what was tried."""
-    refused = _over_budget(terms)
-    if refused is not None:
-        return Done(None, (), 0.0, refused)
-    tries: List[Tried] = []
-    started = registry.clock()
-    try:
-        return _carry(registry, door, call, terms, tries, started)
-    except BaseException:
-        if tries:  # interrupted, but what was asked until then may have cost something
-            terms.metrics.record(tries, (registry.clock() - started) * 1000.0, succeeded=False)
-        raise
+    return Run(registry, door, call, terms).begin()
 
 
-def _carry(
-    registry: Registry, door: Door, call: Call, terms: Terms, tries: List[Tried], started: float
-) -> Done:
-    """Take one step after the other; `tries` is where the attempts go that were made."""
-    clock, now = registry.clock, started
-    deadline = started + call.timeouts.total
-    course = Course(
-        registry,
-        terms.retry,
-        call.model,
-        deadline,
-        read_s=call.timeouts.read,
-        chance=registry.chance,
-        repeatable=terms.retry.permits(call.method),
-        queue_s=terms.queue_s,
-        affinity=call.affinity,
-    )
-    error: Optional[FailoverError] = None
-    waited_s = queued_s = 0.0
-    step: Step = course.begin(now)
-    while True:
-        if type(step) is Attempt:
-            latest = _try(registry, door, call, terms, course, step, waited_s)
-            tries += latest
-            now, waited_s = clock(), 0.0
-            last = latest[-1]
-            if last.outcome is SUCCEEDED:
-                break
-            for other in latest[:-1]:
-                course.note(other.attempt, other.outcome)
-            step = course.after(last.attempt, last.outcome, now)
-        elif type(step) is Stop:
-            error = error_of(registry, step, Story(call.model, tries, now - started, queued_s))
-            break
-        elif isinstance(step, (Pause, Wait)):
-            stood, began = type(step) is Wait, now
-            step = _waited(registry, course, step)
-            now = clock()
-            waited_s += now - began
-            queued_s += now - began if stood else 0.0
-        if type(step) is Attempt:
-            if tries:
-                _tell_of_failover(registry, step, tries[-1].record)
-            if clock() >= deadline:  # listeners and waits take time
-                registry.release(step)
-                step = OUT_OF_TIME
-    latency_ms = (now - started) * 1000.0
-    terms.metrics.record(tries, latency_ms, succeeded=error is None)
-    received = tries[-1].received if tries else None
-    return Done(received, tuple([tried.record for tried in tries]), latency_ms, error)
+class Run:
+    """A call under way.
+
+    A call whose door streams is not done when `begin` returns without an error: its `events` are still coming. How they
+    end is told by `finish`, `broke` or `abandon`, and `broke` may send the call on to another endpoint.
+    """
+
+    __slots__ = ("_call", "_course", "_door", "_queued_s", "_terms", "registry", "started", "tries")
+
+    def __init__(self, registry: Registry, door: Door, call: Call, terms: Terms) -> None:
+        self.registry = registry
+        self._door = door
+        self._call = call
+        self._terms = terms
+        self._queued_s = 0.0
+        #: The attempts that were made, the latest last.
+        self.tries: List[Tried] = []
+        self.started = registry.clock()
+        timeouts = call.timeouts
+        self._course = Course(
+            registry,
+            terms.retry,
+            call.model,
+            self.started + timeouts.total,
+            read_s=timeouts.read,
+            first_token_s=timeouts.first_token,
+            chance=registry.chance,
+            repeatable=terms.retry.permits(call.method),
+            queue_s=terms.queue_s,
+            affinity=call.affinity,
+            streams=call.streams,
+        )
+
+    @property
+    def events(self) -> Any:
+        """The stream that is coming; None where the reply is whole."""
+        return self.tries[-1].received.stream if self.tries else None
+
+    @property
+    def ledger(self) -> Tuple[AttemptRecord, ...]:
+        """What was tried so far."""
+        return tuple([tried.record for tried in self.tries])
+
+    def begin(self) -> Done:
+        """Carry the call to an answer, to the first content of a stream, or to an error."""
+        refused = _over_budget(self._terms)
+        if refused is not None:
+            return Done(None, (), 0.0, refused)
+        return self._carry_safely(None)
+
+    def finish(self, said: Any) -> Done:
+        """Take in that the stream is whole; `said` is what it told of model and usage, as JSON."""
+        last = self.tries[-1]
+        self.tries[-1] = conclude(self.registry, last, last.received, SUCCEEDED, said)
+        return self._done(None)
+
+    def broke(self, received: Received, *, restart: bool) -> Done:
+        """Take in what broke the stream.
+
+        Args:
+            received: what broke it.
+            restart: whether another endpoint may begin anew; without an error in what is returned, one has.
+
+        """
+        outcome = named(received, self._call.expects)
+        last = self.tries[-1] = conclude(self.registry, self.tries[-1], received, outcome, None)
+        return self._carry_safely(last) if restart else self._done(self._error(ANSWERED))
+
+    def abandon(self) -> None:
+        """Take in that nobody wants the rest of the stream."""
+        last = self.tries[-1]
+        self.tries[-1] = conclude(self.registry, last, last.received, GIVEN_UP, None)
+        self._done(None, succeeded=False)
+
+    def _carry_safely(self, last: Optional[Tried]) -> Done:
+        """Carry on, and where the caller is interrupted, count what was asked until then: it may have cost something."""
+        try:
+            return self._carry(last)
+        except BaseException:
+            if self.tries:
+                latency_ms = (self.registry.clock() - self.started) * 1000.0
+                self._terms.metrics.record(self.tries, latency_ms, succeeded=False)
+            raise
+
+    def _carry(self, last: Optional[Tried]) -> Done:
+        """Take one step after the other, from the beginning or from the last attempt."""
+        registry, course, tries = self.registry, self._course, self.tries
+        clock = registry.clock
+        now, waited_s = (self.started if last is None else clock()), 0.0
+        step = (
+            course.begin(now) if last is None else self._next(course.after(last.attempt, last.outcome, now))
+        )
+        while True:
+            if type(step) is Attempt:
+                latest = self._try(step, waited_s)
+                tries += latest
+                now, waited_s = clock(), 0.0
+                last = latest[-1]
+                if last.outcome in ANSWERS:
+                    return self._done(None, now)
+                for other in latest[:-1]:
+                    course.note(other.attempt, other.outcome)
+                step = course.after(last.attempt, last.outcome, now)
+            elif isinstance(step, (Pause, Wait)):
+                stood, began = type(step) is Wait, now
+                step = _waited(registry, course, step)
+                now = clock()
+                waited_s += now - began
+                self._queued_s += now - began if stood else 0.0
+            elif type(step) is Stop:
+                return self._done(self._error(step), now)
+            step = self._next(step)
+
+    def _next(self, step: Step) -> Step:
+        """Tell of a failover before it happens, and begin no attempt after the deadline."""
+        if type(step) is not Attempt:
+            return step
+        registry = self.registry
+        if self.tries:
+            _tell_of_failover(registry, step, self.tries[-1].record)
+        if registry.clock() >= self.started + self._call.timeouts.total:  # listeners and waits take time
+            registry.release(step)
+            return OUT_OF_TIME
+        return step
+
+    def _done(
+        self, error: Optional[FailoverError], now: Optional[float] = None, *, succeeded: Optional[bool] = None
+    ) -> Done:
+        """Count the call, unless its stream goes on."""
+        tries = self.tries
+        latency_ms = ((self.registry.clock() if now is None else now) - self.started) * 1000.0
+        last = tries[-1] if tries else None
+        if last is None or last.outcome is not BEGUN:
+            good = error is None if succeeded is None else succeeded
+            self._terms.metrics.record(tries, latency_ms, succeeded=good)
+        return Done(None if last is None else last.received, self.ledger, latency_ms, error)
+
+    def _error(self, stop: Stop) -> FailoverError:
+        elapsed_s = self.registry.clock() - self.started
+        return error_of(self.registry, stop, Story(self._call.model, self.tries, elapsed_s, self._queued_s))
+
+    def _try(self, attempt: Attempt, waited_s: float) -> List[Tried]:
+        """Make an attempt, and a second one beside it where the first is late; the one that counts is last."""
+        registry, door, call, course = self.registry, self._door, self._call, self._course
+        course.limit(attempt, registry.clock())
+        hedging = self._terms.hedging
+        if hedging is None:
+            return [make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)]
+        race = _race(registry, door, call, hedging, course, attempt)
+        try:
+            first = make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)
+            if race is not None:
+                return race.results(first, registry.clock())
+        except BaseException:
+            if race is not None:
+                race.abandon()
+            raise
+        hedging.observe(first)
+        return [first]
 
 
 def _waited(registry: Registry, course: Course, step: Union[Pause, Wait]) -> Step:
@@ -132,33 +235,6 @@ def _waited(registry: Registry, course: Course, step: Union[Pause, Wait]) -> Ste
         return course.served(attempt, registry.clock())
     registry.pause(step.until)
     return course.resume(registry.clock())
-
-
-def _try(
-    registry: Registry,
-    door: Door,
-    call: Call,
-    terms: Terms,
-    course: Course,
-    attempt: Attempt,
-    waited_s: float,
-) -> List[Tried]:
-    """Make an attempt, and a second one beside it where the first is late; the one that counts is last."""
-    course.limit(attempt, registry.clock())
-    hedging = terms.hedging
-    if hedging is None:
-        return [make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)]
-    race = _race(registry, door, call, hedging, course, attempt)
-    try:
-        first = make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)
-        if race is not None:
-            return race.results(first, registry.clock())
-    except BaseException:
-        if race is not None:
-            race.abandon()
-        raise
-    hedging.observe(first)
-    return [first]
 
 
 def _race(

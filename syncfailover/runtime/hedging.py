@@ -24,7 +24,7 @@ from typing import Callable, List, Optional, Tuple, Union
 
 from ..events import AttemptRecord
 from ..policy.node import Attempt
-from ..policy.outcome import OUTPACED, STALLED, SUCCEEDED, Outcome
+from ..policy.outcome import ANSWERS, OUTPACED, STALLED, SUCCEEDED, Outcome
 from ..policy.received import NEVER_SENT, Received
 from ..policy.recent import Pace, Paces
 from ..policy.retry import FailoverRetry, RetryBudget
@@ -109,7 +109,7 @@ class Hedging:
 
     def observe(self, tried: Tried) -> None:
         """Learn from how long an attempt took that was in no race."""
-        if tried.outcome is SUCCEEDED:
+        if tried.outcome in ANSWERS:
             with self._lore.lock:
                 self._lore.pace(tried.attempt).add(tried.record.latency_ms / 1000.0)
 
@@ -130,7 +130,7 @@ class _Lore:
 
     def pace(self, attempt: Attempt) -> Pace:
         """Hold the lock when calling this."""
-        return self.paces.of(attempt.endpoint.name, attempt.model)
+        return self.paces.of(attempt.endpoint.name, attempt.model, streams=attempt.streams)
 
     def after_fork(self) -> None:
         """Replace the lock in a forked child."""
@@ -221,7 +221,7 @@ class Race:
             if self.winner is None and decisive:
                 self.winner, self.off = attempt, True
             winner, loser = self.winner, self.rival if attempt is self.first else self.first
-            if outcome is SUCCEEDED or (attempt is self.first and winner not in (None, attempt)):
+            if outcome in ANSWERS or (attempt is self.first and winner not in (None, attempt)):
                 pace = self._pace if attempt is self.first else self._lore.pace(attempt)
                 pace.add(latency_ms / 1000.0)
         if winner is attempt:
@@ -290,7 +290,7 @@ class Race:
         self, attempt: Attempt, latency_ms: float, why: str, outcome: Optional[Outcome] = None
     ) -> Outcome:
         """Name what came of an attempt that was not waited for, whose `outcome` may show how far it got."""
-        usual_s = self._pace.own.value if attempt is self.first and outcome is not SUCCEEDED else None
+        usual_s = self._pace.own.value if attempt is self.first and outcome not in ANSWERS else None
         stalled = usual_s is not None and latency_ms >= usual_s * 1000.0
         rule = STALLED if stalled else OUTPACED
         if outcome is not None and outcome.rule.name == NEVER_SENT:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from time import monotonic
 
 from ..endpoint import Endpoint
 from ..policy.health import ProbeResult, judge
 from .attempt_clock import AttemptClock
-from .exchange import exchange, key_unavailable
+from .exchange import exchange, key_unavailable, whole
 from .target import EndpointRequest
 from .transport import Transports
 
 #: Bytes of a probe's answer at most: a long model list fits, an endless body does not.
 _LARGEST_ANSWER = 4 * 1024 * 1024
+_read = partial(whole, largest=_LARGEST_ANSWER)
 
 
 class HttpProbe:
@@ -33,7 +35,7 @@ class HttpProbe:
             return ProbeResult(endpoint.name, alive=False, detail=key_unavailable(error).detail)
         request = EndpointRequest.to(target, "GET", headers)
         clock = AttemptClock(timeout_s, timeout_s)
-        received = exchange(transport, request, clock, secrets, largest=_LARGEST_ANSWER)
+        received = exchange(transport, request, clock, secrets, _read)
         if received.fault is not None:
             return ProbeResult(endpoint.name, alive=False, detail=received.shown(received.detail))
         return judge(endpoint.name, received.status, (monotonic() - began) * 1000.0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple, Type
+from collections import deque
+from contextlib import suppress
+from typing import AbstractSet, Any, Callable, Deque, Dict, Iterable, Optional, Tuple, Type
 
 from ..endpoint import Endpoint
 from ..errors import NoEndpointAvailable
@@ -128,6 +130,8 @@ class Registry:
         self.emit = self._dispatcher.tell
         self._made_at = clock()
         self._snapshot = self._pool.snapshot(self._made_at)  # replaced whole under _lock, read without it
+        #: What a collector found to be left over; it must not take locks where it was found. Appended without the lock.
+        self._leftovers: Deque[Callable[[], None]] = deque()
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
@@ -151,6 +155,8 @@ class Registry:
 
     def snapshot(self) -> Snapshot:
         """Return how everything is: immutable, and without the lock unless something changed since the last one."""
+        if self._leftovers:
+            self._clear_up()
         now = self.clock()
         if self._dirty or now - self._snapshot.taken_at > _SNAPSHOT_AGE_S:
             with self._lock:
@@ -242,6 +248,8 @@ class Registry:
         """Choose for a fresh call; where nobody is eligible, one that may wait gets None, any other fails open."""
         if self._pid != process.getpid():
             self.after_fork()
+        if self._leftovers:
+            self._clear_up()
         with self._lock:
             attempt = self._pool.begin(now, model, affinity, wait_until=wait_until)
             self._dirty = True
@@ -301,6 +309,20 @@ class Registry:
             self._changed.notify_all()
             self._queue.call_next()
 
+    def clear_up_later(self, attempt: Attempt, leftover: Callable[[], None]) -> None:
+        """Give back an attempt that the collector found, and do the rest at the next call.
+
+        The collector may run in a thread that holds the lock; where nobody holds it, the permit is free at once.
+        """
+        self._leftovers.append(leftover)
+        if not self._lock.locked():
+            self.release(attempt)
+
+    def _clear_up(self) -> None:
+        while self._leftovers:
+            with suppress(IndexError):  # another thread took it
+                self._leftovers.popleft()()
+
     def wait_turn(self, ticket: Ticket, until: float) -> Optional[Attempt]:
         """Wait in line until it is this ticket's turn; None when its time is over, or where the line is full."""
         try:
@@ -319,6 +341,8 @@ class Registry:
 
     def probed(self, result: ProbeResult) -> None:
         """Let a probe change what is known."""
+        if self._leftovers:
+            self._clear_up()
         with self._lock:
             self._pool.probed(result, self.clock())
             self._dirty = True
@@ -372,6 +396,7 @@ class Registry:
     def after_fork(self) -> None:
         """Replace the locks in a forked child; the parent's calls are not the child's."""
         self._make_locks()
+        self._leftovers.clear()
         self._dispatcher.after_fork()
         self._made_at = self.clock()
         self._pool.forget_past(self._made_at)

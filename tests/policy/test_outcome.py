@@ -47,6 +47,12 @@ TABLE = {
         *("failure", "anywhere", False, True, "pair, if asked", 0.0, False),
         errors.AllEndpointsFailed,
     ),
+    "begun": ("neutral", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
+    "late": ("failure", "anywhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
+    "broken_off": ("failure", "anywhere", True, False, None, 0.0, True, errors.AllEndpointsFailed),
+    "interrupted": ("failure", "anywhere", False, True, None, 0.0, True, errors.StreamInterrupted),
+    "overdue": ("neutral", "nowhere", False, False, None, 0.0, True, errors.StreamDeadlineExceeded),
+    "abandoned": ("neutral", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
     "outpaced": ("neutral", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
     "stalled": ("failure", "nowhere", False, False, None, 0.0, True, errors.AllEndpointsFailed),
     "invalid_reply": ("failure", "anywhere", False, False, None, 0.0, True, errors.InvalidReply),
@@ -113,7 +119,8 @@ def test_the_providers_message_is_in_the_detail(case):
 
 
 @pytest.mark.parametrize(
-    "fault", ["never_sent", "silent", "reset", "truncated", "unrepeatable", "redirected"]
+    "fault",
+    ("never_sent silent reset truncated unrepeatable redirected late broken_off interrupted overdue").split(),
 )
 def test_a_fault_is_named_by_the_door(fault):
     """What never became a reply keeps the door's name and words for it, and names no status."""

@@ -1,0 +1,210 @@
+"""How far a stream is, as its events tell: whether content has come, whether it is whole, what broke it.
+
+The rules:
+
+1. Content is anything that was generated: text, reasoning, a tool call, a reason for the end. A role alone, an empty
+   text, a comment or the result of a prompt filter is none.
+2. A stream is whole when every choice has said why it ended (`finish_reason`), or at `[DONE]`; but not if any event was
+   an error, also where `[DONE]` follows it.
+3. It is over, so that nothing more is waited for, at `[DONE]`, and when all choices that were asked for have ended and
+   the usage that was asked for has come.
+4. What is no JSON object breaks it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, Optional, Set, Tuple, Type
+
+from ..completion.sse import ServerSentEvent
+from .error_body import error_in
+
+#: The data of the event that ends a stream.
+DONE = "[DONE]"
+
+
+class Progress:
+    """One stream's progress; `take` is given its events, in order.
+
+    Args:
+        choices: how many were asked for.
+        wants_usage: whether the usage was asked for, which comes after the last choice has ended.
+
+    """
+
+    __slots__ = ("begun", "content", "detail", "error", "over", "usage", "whole")
+
+    #: What a reply that is no stream holds; see `classify`.
+    expects: str = "choices"
+
+    def __init__(self, *, choices: int = 1, wants_usage: bool = False) -> None:  # noqa: ARG002 - as its kinds
+        #: Whether any content has come, and whether the last event brought some.
+        self.begun = self.content = False
+        self.whole = False
+        self.over = False
+        #: The usage that the stream reported; None so far.
+        self.usage: Optional[Dict[str, Any]] = None
+        #: The error that an event reported, as a JSON object; and in words what else broke the stream.
+        self.error: Optional[Dict[str, Any]] = None
+        self.detail = ""
+
+    @property
+    def broken(self) -> bool:
+        """Whether an event broke the stream."""
+        return self.error is not None or bool(self.detail)
+
+    def take(self, event: ServerSentEvent) -> Optional[Dict[str, Any]]:
+        """Return the JSON object that an event brings, None where it brings nothing to hand on."""
+        self.content = False
+        data = event.data
+        if data == DONE or data.strip() == DONE:
+            self._end()
+            return None
+        try:
+            payload = json.loads(data)
+        except (ValueError, RecursionError):
+            self._odd(event)
+            return None
+        if type(payload) is not dict:
+            self._odd(event, payload)
+            return None
+        error = _error_of(payload, event.event)
+        if error is not None:
+            self.error = error
+            return None
+        return payload if self._look(payload) else None
+
+    def _look(self, payload: Dict[str, Any]) -> bool:
+        """Learn from an event; tell whether it is one of the stream's own."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        self.over = True
+        if self.begun:
+            self.whole = True
+        elif not self.whole:
+            self.error = {}
+
+    def _odd(self, event: ServerSentEvent, payload: Any = None) -> None:
+        """Take in what is no JSON object: nothing at all, an error in another shape, or garbage."""
+        if error_in(payload) is not None:
+            self.error = {"error": payload[0]["error"]}
+        elif event.event == "error":
+            self.error = {"error": payload if isinstance(payload, str) else event.data}
+        elif event.data.strip():
+            self.detail = "an event that is no JSON object"
+
+
+def _error_of(payload: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
+    """Return the error that an event reports, under the key "error"; None where it reports none."""
+    if payload.get("error") or payload.get("object") == "error":
+        return payload
+    if name == "error" or payload.get("type") == "error":
+        return {"error": payload}
+    return None
+
+
+class ChoicesProgress(Progress):
+    """The stream of a chat, or of a text completion: chunks with choices."""
+
+    __slots__ = ("_asked", "_ended", "_open", "_wants_usage")
+
+    def __init__(self, *, choices: int = 1, wants_usage: bool = False) -> None:
+        super().__init__()
+        self._asked = choices
+        self._wants_usage = wants_usage
+        self._open: Set[int] = set()
+        self._ended: Set[int] = set()
+
+    def _look(self, payload: Dict[str, Any]) -> bool:
+        usage = payload.get("usage")
+        if type(usage) is dict and usage:
+            self.usage = usage
+        choices = payload.get("choices")
+        if type(choices) is list:
+            for choice in choices:
+                if type(choice) is dict:
+                    self._look_at(choice)
+        self.over = self.whole and (self.usage is not None or not self._wants_usage)
+        self.over = self.over and len(self._ended) >= self._asked
+        return type(choices) is list
+
+    def _look_at(self, choice: Dict[str, Any]) -> None:
+        index, reason = choice.get("index"), choice.get("finish_reason")
+        if type(index) is not int:
+            index = 0
+        if reason == "error":  # OpenRouter
+            self.error = {"error": choice.get("error") or {"message": "finish_reason: error"}}
+        elif reason is not None:
+            self.begun = self.content = True
+            self._ended.add(index)
+            self._open.discard(index)
+            self.whole = not self._open
+        elif _generated(choice):
+            self.begun = self.content = True
+            if index not in self._ended:
+                self._open.add(index)
+                self.whole = False
+
+
+def _generated(choice: Dict[str, Any]) -> bool:
+    """Tell whether a choice of a chunk holds anything that was generated."""
+    delta = choice.get("delta")
+    if type(delta) is not dict:
+        return bool(choice.get("text"))
+    for name, value in delta.items():  # noqa: SIM110 - quicker than any(), and it runs for every chunk
+        if value and name != "role":
+            return True
+    return False
+
+
+#: How an event of the responses API ends its stream, with an answer.
+_ANSWERED = ("response.completed", "response.incomplete")
+
+
+class ResponsesProgress(Progress):
+    """The stream of the responses API: typed events."""
+
+    __slots__ = ()
+
+    expects = "output"
+
+    def _look(self, payload: Dict[str, Any]) -> bool:
+        kind = payload.get("type")
+        if not isinstance(kind, str):
+            return False
+        response = payload.get("response")
+        if kind == "response.failed":
+            error = response.get("error") if type(response) is dict else None
+            self.error = {"error": error or {"message": kind}}
+            return False
+        if kind in _ANSWERED:
+            self.begun = self.content = self.whole = self.over = True
+            usage = response.get("usage") if type(response) is dict else None
+            self.usage = usage if type(usage) is dict else None
+        elif kind.endswith(".delta") and payload.get("delta"):
+            self.begun = self.content = True
+        return True
+
+
+class AnyProgress(Progress):
+    """A stream of a kind that is not known: any event is content, and any end is an end."""
+
+    __slots__ = ()
+
+    def _look(self, payload: Dict[str, Any]) -> bool:  # noqa: ARG002
+        self.begun = self.content = self.whole = True
+        return True
+
+
+#: Which kind of stream comes from a path.
+_KINDS: Tuple[Tuple[str, Type[Progress]], ...] = (
+    ("completions", ChoicesProgress),
+    ("responses", ResponsesProgress),
+)
+
+
+def progress_of(path: str) -> Type[Progress]:
+    """Return the kind of stream that a path of the API brings."""
+    last = path.split("?", 1)[0].rstrip("/").rpartition("/")[2]
+    return next((kind for name, kind in _KINDS if name == last), AnyProgress)

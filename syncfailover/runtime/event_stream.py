@@ -1,0 +1,224 @@
+"""The events of one attempt's reply, judged as they come: what of it is content, whether it is whole, what broke it.
+
+Three clocks run over a stream, and all of them time content, not bytes, so that a comment every second keeps nothing
+alive: the first content has its time, the pause between two has one if the caller wants, and the whole call has one.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from ..completion.sse import EventTooLong, SSEDecoder
+from ..policy.progress import Progress
+from ..policy.received import BROKEN_OFF, INTERRUPTED, LATE, OVERDUE, Received
+from .attempt_clock import AttemptClock
+from .exchange import Reader, fault_of, forget_frames, whole, whole_of
+from .live_body import LiveBody
+from .target import EndpointResponse
+
+#: Seconds for what may still follow an answer that is whole: the usage, and then the end of the body, which lets the
+#: connection be used again.
+_USAGE_S, _END_S = 1.0, 0.05
+#: A stream that has brought nothing for so many seconds when the call's time is over was stuck, not only long.
+_STUCK_S = 5.0
+#: How a reply may begin that is a stream of events although its headers do not say so.
+_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":", b"\xef\xbb\xbf")
+
+
+class Pace(NamedTuple):
+    """What a stream may take, in seconds."""
+
+    #: From sending to the first content.
+    content_s: float
+    #: From sending to the end.
+    total_s: float
+    #: Between two contents; None for as long as the whole may take.
+    stall_s: Optional[float]
+
+
+class EventStream:
+    """A reply that is a stream of events; whoever reads it takes what `pull` brings, until it is over or broken."""
+
+    def __init__(
+        self, response: Any, clock: AttemptClock, secrets: Sequence[str], progress: Progress, pace: Pace
+    ) -> None:
+        self.response = response
+        self.progress = progress
+        #: Bytes of the body that the last `pull` took.
+        self.part = b""
+        #: JSON objects, and bytes, that had come when the first content came.
+        self.held: List[Dict[str, Any]] = []
+        self.held_parts: List[bytes] = []
+        #: Seconds from sending to the first content.
+        self.first_content_s = 0.0
+        self.over = False
+        #: What broke it; None where nothing did.
+        self.broken: Optional[Received] = None
+        self._clock = clock
+        self._secrets = secrets
+        self._pace = pace
+        self._body = LiveBody(response.raw)
+        self._decoder = SSEDecoder()
+        self._content_at: Optional[float] = None
+        self._finishing = False
+
+    def begin(self) -> Received:
+        """Read until the first content has come, or until it is known that none will."""
+        status, headers = self.response.status_code, self.response.raw.headers
+        self._clock.extend(self._pace.content_s)
+        try:
+            first = self._body.read()
+        except Exception as error:  # noqa: BLE001 - as in `pull`
+            self._end(error)
+            first = b""
+        if self.broken is not None:
+            self.close()
+            return self.broken
+        if not _says_events(headers) and not first.lstrip().startswith(_BEGINNINGS):
+            received = whole_of(self.response, self._body, first, self._clock, self._secrets)
+            self._body.release()
+            return received
+        self.held, self.held_parts = self._take(first), [first]
+        while not (self.progress.begun or self.over or self.broken):
+            self.held += self.pull()
+            self.held_parts.append(self.part)
+        if not self.progress.begun:
+            self.close()
+            return self.broken or Received(status, headers, fault=BROKEN_OFF, detail="no content")
+        self.first_content_s = monotonic() - self._clock.began
+        self._clock.extend(self._pace.total_s)
+        return Received(status, headers, response=self.response, secrets=self._secrets, stream=self)
+
+    def pull(self) -> List[Dict[str, Any]]:
+        """Wait for the next bytes, and return the JSON objects that they complete."""
+        self._wind()
+        try:
+            self.part = self._body.read()
+        except Exception as error:  # noqa: BLE001 - whatever the connection does ends the stream
+            self.part = b""
+            self._end(error)
+            return []
+        return self._take(self.part)
+
+    def _take(self, part: bytes) -> List[Dict[str, Any]]:
+        progress = self.progress
+        found: List[Dict[str, Any]] = []
+        try:
+            events = self._decoder.feed(part) if part else self._decoder.end()
+        except EventTooLong as error:
+            self._break(str(error))
+            return found
+        for event in events:
+            payload = progress.take(event)
+            if progress.content:
+                self._content_at = None  # the pause begins when somebody waits for the next
+            if payload is not None:
+                found.append(payload)
+            if progress.broken:
+                self._break(progress.detail, progress.error)
+                break
+            if progress.over:
+                self.over = True
+                break
+        if not part and not self.over and self.broken is None:
+            self._end(None)
+        return found
+
+    def _wind(self) -> None:
+        """Set the clock for what is waited for now."""
+        pace, clock, now = self._pace, self._clock, 0.0
+        if not self.progress.begun:
+            return
+        if self._content_at is None:
+            self._content_at = now = monotonic()
+        if self.progress.whole and not self._finishing:
+            self._finishing = True
+            clock.hasten((now or monotonic()) + _USAGE_S)
+        elif pace.stall_s is not None and now and not self._finishing:
+            clock.extend(pace.total_s)
+            clock.hasten(now + pace.stall_s)
+
+    def _end(self, error: Optional[Exception]) -> None:
+        """Take in the end of the body, or of the connection."""
+        if self.progress.whole:
+            self.over = True
+        elif error is None:
+            self._break("the stream ended without finish_reason or [DONE]")
+        else:
+            fault = fault_of(error, self._clock, self._secrets)
+            late = self._clock.expired
+            forget_frames(error)
+            self._break(self._lateness() if late else fault.detail, late=late)
+
+    def _lateness(self) -> str:
+        if not self.progress.begun:
+            return f"no content within {self._pace.content_s:.1f} s"
+        if self._clock.ran_s(self._pace.total_s):
+            return f"still coming after {self._pace.total_s:.1f} s"
+        return f"stalled: no content for {self._pace.stall_s:.1f} s"
+
+    def _break(self, detail: str, error: Optional[Dict[str, Any]] = None, *, late: bool = False) -> None:
+        """Note what broke the stream, as a reply or as a fault."""
+        status, headers = self.response.status_code, self.response.raw.headers
+        begun = self.progress.begun
+        if error is not None and not begun:
+            self.broken = Received(
+                status, headers, b"{}", error, response=self.response, secrets=self._secrets
+            )
+            return
+        if not begun:
+            fault = LATE if late else BROKEN_OFF
+        elif late and self._clock.ran_s(self._pace.total_s) and not self._is_stuck():
+            fault = OVERDUE
+        else:
+            fault = INTERRUPTED
+        detail = "the stream reported an error" if error is not None else detail
+        self.broken = Received(
+            status,
+            headers,
+            payload=error,
+            response=self.response,
+            fault=fault,
+            detail=detail,
+            secrets=self._secrets,
+        )
+
+    def _is_stuck(self) -> bool:
+        return self._content_at is not None and monotonic() - self._content_at >= _STUCK_S
+
+    def release(self) -> None:
+        """Give the connection back after the end, if the rest of the body comes at once; else close it."""
+        self._clock.hasten(monotonic() + _END_S)
+        try:
+            while self._body.read():
+                pass
+            self._body.release()
+        except Exception as error:  # noqa: BLE001 - the answer is whole: how its connection ends harms nobody
+            forget_frames(error)
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection at once; no other thread may be reading."""
+        self._body.close()
+        if self._clock.kill_switch is not None:
+            self._clock.kill_switch.let_go()
+
+    def abort(self) -> None:
+        """Have a thread that reads now find the connection closed."""
+        self._clock.abort()
+
+
+def begin_stream(progress: Callable[[], Progress], pace: Pace) -> Reader:
+    """Return what reads a reply as a stream: a good one to its first content, any other to its end."""
+
+    def read(response: EndpointResponse, clock: AttemptClock, secrets: Sequence[str]) -> Received:
+        if response.status_code >= 300:
+            return whole(response, clock, secrets)
+        return EventStream(response, clock, secrets, progress(), pace).begin()
+
+    return read
+
+
+def _says_events(headers: Any) -> bool:
+    return "event-stream" in (headers.get("content-type") or "").lower()

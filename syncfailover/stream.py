@@ -1,0 +1,304 @@
+"""Streams: a reply that is read while it comes, and that is whole or honestly broken.
+
+A stream is whole when its provider says so (see `policy/progress.py`). What breaks after the first content is told to
+the caller, or the answer begins anew at another endpoint; nothing is ever put together of two answers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+from typing import (
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    Generator,
+    Generic,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Type,
+    TypeVar,
+)
+
+from .completion.reply import ApiObject, ApiReply
+from .errors import ClientClosed, FailoverError, StreamInterrupted
+from .events import AttemptRecord
+from .runtime.exchange import without_key
+from .runtime.failover import Done, Run
+from .validation import reject
+
+Reply = TypeVar("Reply", bound=ApiReply)
+
+#: What a stream is: still coming, read to its end, closed before that, or broken.
+_OPEN, _ENDED, _CLOSED, _BROKEN = "open", "ended", "closed", "broken"
+
+
+class Form(NamedTuple):
+    """What a kind of stream is made of."""
+
+    #: Makes of a JSON object what the caller gets.
+    chunk: Callable[[Dict[str, Any]], Any]
+    #: Puts the pieces together again.
+    assembly: Callable[[], Any]
+    #: Makes the whole reply.
+    reply: Callable[..., Any]
+    #: Makes a whole reply's JSON one chunk, for providers that answer whole although a stream was asked for.
+    chunk_of: Callable[[Dict[str, Any]], Dict[str, Any]]
+    #: Makes the chunk that says that the answer begins anew.
+    restart: Callable[[Dict[str, Any]], Dict[str, Any]]
+
+
+def story(done: Done) -> Dict[str, Any]:
+    """Return what a reply tells of the call behind it."""
+    last = done.ledger[-1]
+    return {
+        "endpoint": last.endpoint,
+        "latency_ms": done.latency_ms,
+        "cost_usd": last.cost_usd,
+        "attempts": done.ledger,
+    }
+
+
+class ApiStream(Iterator[Any], Generic[Reply]):
+    """The pieces of a reply, as they come; made by a call with `stream=True`, once the first content is there.
+
+    Iterate over it, or take the whole answer with `collect()`. Leaving the loop early, `close()`, leaving the `with`
+    block or dropping it ends the connection at once. It belongs to one thread at a time; `close()` may be called from
+    any.
+    """
+
+    def __init__(self, run: Run, done: Done, form: Form, *, restarts: bool, shows_usage: bool) -> None:
+        self._run = run
+        self._form = form
+        self._restarts = restarts
+        self._shows_usage = shows_usage
+        self._pending: Deque[Dict[str, Any]] = deque()
+        self._assembly = form.assembly()
+        self._reply: Optional[Reply] = None
+        self._error: Optional[FailoverError] = None
+        self._state = _OPEN
+        self._reading = False
+        self._ends = [True]  # whoever pops it ends the stream: two threads may want to
+        self._events: Any = None
+        #: Milliseconds from the call's beginning to the first content.
+        self.first_token_ms = done.latency_ms
+        self._take(done)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.endpoint} {self._state}, {len(self.text)} characters>"
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: it holds a connection."""
+        raise TypeError(f"a {type(self).__name__} cannot be pickled; its collect() gives a reply that can")
+
+    # Reading
+
+    def __iter__(self) -> Generator[Any, None, None]:
+        """Iterate over the pieces; leaving the loop early closes the stream."""
+        try:
+            chunk = self._next()
+            while chunk is not None:
+                yield chunk
+                chunk = self._next()
+        finally:
+            self.close()
+
+    def __next__(self) -> Any:
+        """Wait for the next piece; unlike a loop, this leaves the stream open."""
+        chunk = self._next()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    def collect(self) -> Reply:
+        """Read to the end and return the whole reply; again and again the same one.
+
+        Where the stream breaks it begins anew at another endpoint, whatever `on_break` says.
+
+        Raises:
+            StreamInterrupted: it broke, and no endpoint could begin anew.
+            ClientClosed: it was closed before its end.
+
+        """
+        self._restarts = True
+        try:
+            while self._advance():
+                while self._pending:
+                    self._assembly.add(self._pending.popleft())
+        except BaseException:
+            self.close()
+            raise
+        if self._reply is None:
+            raise self._unusable()
+        return self._reply
+
+    def text_deltas(self) -> Iterator[str]:
+        """Iterate over the pieces of the first choice's text.
+
+        Raises:
+            ConfigurationError: with `on_break="restart"`, for a text cannot say that it begins anew.
+
+        """
+        if self._restarts:
+            raise reject("on_break", "restart", "'raise' for text_deltas(): iterate over the chunks instead")
+        return (chunk.text for chunk in self if chunk.text)
+
+    # What is known of it
+
+    @property
+    def text(self) -> str:
+        """The first choice's text so far."""
+        text: str = self._assembly.text
+        return text
+
+    @property
+    def reply(self) -> Optional[Reply]:
+        """The whole reply; None before the end."""
+        return self._reply
+
+    @property
+    def usage(self) -> Any:
+        """The usage; None before it has come, which is at the end."""
+        usage = self._assembly.usage
+        return None if usage is None else ApiObject(usage)
+
+    @property
+    def attempts(self) -> Sequence[AttemptRecord]:
+        """The ledger so far: every attempt of the call, the last one being what is read now."""
+        return self._run.ledger
+
+    @property
+    def endpoint(self) -> str:
+        """Name of the endpoint that it comes from."""
+        return self._run.ledger[-1].endpoint
+
+    # The end
+
+    def close(self) -> None:
+        """End the connection at once, unless all was read; calling it again does nothing."""
+        if self._state is not _OPEN:
+            return
+        self._state = _CLOSED
+        if self._reading:
+            self._events.abort()  # the thread that reads does the rest
+        else:
+            self._give_up()
+
+    def __enter__(self) -> Any:
+        """Use as a context manager that closes at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Free what a dropped stream holds; the collector may run anywhere, so no lock is taken here."""
+        if self.__dict__.get("_state") is _OPEN and self._events is not None and self._ends:
+            self._ends.clear()
+            self._events.close()
+            self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._run.abandon)
+
+    # Inside
+
+    def _next(self) -> Any:
+        """Return the next piece, None at the end."""
+        pending = self._pending
+        while True:
+            if pending:
+                if self._state is _CLOSED:
+                    raise self._unusable()
+                payload = pending.popleft()
+                self._assembly.add(payload)
+                if self._shows_usage or payload.get("choices") != [] or not payload.get("usage"):
+                    return self._form.chunk(payload)
+            elif not self._advance():
+                return None
+
+    def _advance(self) -> bool:
+        """Wait for more to come; False at the end."""
+        if self._pending:
+            return True
+        if self._state is not _OPEN:
+            if self._state is _ENDED:
+                return False
+            raise self._unusable()
+        events = self._events
+        if events is None or (events.over and events.broken is None):
+            self._finish()
+            return False
+        if events.broken is not None:
+            self._recover()
+            return True
+        self._reading = True
+        try:
+            self._pending.extend(events.pull())
+        finally:
+            self._reading = False
+        if self._state is _CLOSED:  # by another thread
+            self._give_up()
+            raise self._unusable()
+        return True
+
+    def _take(self, done: Done) -> None:
+        """Begin to read what the run has brought."""
+        self._events = self._run.events
+        if self._events is not None:
+            self._pending.extend(self._events.held)
+            self._events.held = []
+        else:
+            payload = {} if done.received is None else done.received.payload
+            self._pending.append(self._form.chunk_of(payload))
+            self._whole = payload, done
+
+    def _finish(self) -> None:
+        """Take in that it is whole."""
+        if not self._ends:
+            return
+        self._ends.clear()
+        if self._events is None:  # it came whole, and was counted when it came
+            payload, done = self._whole
+        else:
+            self._events.release()
+            payload = self._assembly.whole()
+            done = self._run.finish(payload)
+        self._reply = self._form.reply(payload, **story(done))
+        self._state = _ENDED
+
+    def _recover(self) -> None:
+        """Begin anew elsewhere, or raise."""
+        self._events.close()
+        done = self._run.broke(self._events.broken, restart=self._restarts)
+        if done.error is None:
+            self._assembly = self._form.assembly()
+            self._take(done)
+            self._pending.appendleft(self._form.restart(self._pending[0] if self._pending else {}))
+            return
+        self._ends.clear()
+        self._state = _BROKEN
+        error = self._error = without_key(done.error)
+        if isinstance(error, StreamInterrupted):
+            error.text = self.text
+        raise error
+
+    def _give_up(self) -> None:
+        if self._ends:
+            self._ends.clear()
+            if self._events is not None:
+                self._events.close()
+                self._run.abandon()
+
+    def _unusable(self) -> FailoverError:
+        """Return the error for whoever reads on after the stream was closed or has broken."""
+        if self._error is not None:
+            return self._error
+        name, length = type(self).__name__, len(self.text)
+        return ClientClosed(f"this {name} was closed before its end, after {length} characters of text")
