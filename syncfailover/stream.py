@@ -26,14 +26,15 @@ from typing import (
 from .completion.reply import ApiObject, ApiReply
 from .errors import ClientClosed, FailoverError, StreamInterrupted
 from .events import AttemptRecord
+from .runtime import process
 from .runtime.exchange import without_key
 from .runtime.failover import Done, Run
 from .validation import reject
 
 Reply = TypeVar("Reply", bound=ApiReply)
 
-#: What a stream is: still coming, read to its end, closed before that, or broken.
-_OPEN, _ENDED, _CLOSED, _BROKEN = "open", "ended", "closed", "broken"
+#: What a stream is: still coming, read to its end, closed before that, broken, or another process's.
+_OPEN, _ENDED, _CLOSED, _BROKEN, _FOREIGN = "open", "ended", "closed", "broken", "the parent's"
 
 
 class Form(NamedTuple):
@@ -86,6 +87,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         #: Milliseconds from the call's beginning to the first content.
         self.first_token_ms = done.latency_ms
         self._take(done)
+        process.register(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.endpoint} {self._state}, {len(self.text)} characters>"
@@ -207,6 +209,12 @@ class ApiStream(Iterator[Any], Generic[Reply]):
             self._events.close()
             self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._run.abandon)
 
+    def after_fork(self) -> None:
+        """Leave it to the process that began it: two readers of one connection would get half of it each."""
+        if self._state is _OPEN:
+            self._state = _FOREIGN
+            self._ends.clear()
+
     # Inside
 
     def _next(self) -> Any:
@@ -214,7 +222,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         pending = self._pending
         while True:
             if pending:
-                if self._state is _CLOSED:
+                if self._state in (_CLOSED, _FOREIGN):
                     raise self._unusable()
                 payload = pending.popleft()
                 self._assembly.add(payload)
@@ -301,4 +309,6 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         if self._error is not None:
             return self._error
         name, length = type(self).__name__, len(self.text)
+        if self._state is _FOREIGN:
+            return ClientClosed(f"this {name} belongs to the process that this one was forked from")
         return ClientClosed(f"this {name} was closed before its end, after {length} characters of text")

@@ -64,6 +64,9 @@ class Pool(Protocol):
     def choose_same(self, now: float, model: Optional[str], name: str) -> Optional[Attempt]:
         """Choose this one once more."""
 
+    def is_usable(self, name: str, now: float) -> bool:
+        """Tell whether this one may be asked at all: not if its breaker has just opened."""
+
     def release(self, attempt: Attempt) -> None:
         """Give back an attempt that was not made."""
 
@@ -206,7 +209,8 @@ class Course:
             peer = self._elsewhere(now, within=attempt.endpoint.priority)
             if peer is not None:
                 return peer
-            if now + quick_s < self._deadline and self._spend(now, elsewhere=False):
+            in_time = now + quick_s < self._deadline
+            if in_time and self._pool.is_usable(name, now) and self._spend(now, elsewhere=False):
                 self._quickened |= {name}
                 self._waiting_for = name
                 return Pause(now + quick_s)

@@ -113,6 +113,10 @@ class EndpointPool:
         _, others = self._view(now, model).without(frozenset((name,)), None)
         return self._grant(node, now, model, others)
 
+    def is_usable(self, name: str, now: float) -> bool:
+        """Tell whether this one may be asked for some model, be it busy or not."""
+        return self.nodes[name].open_to_calls(now)
+
     def _choose_home(
         self, now: float, model: Optional[str], affinity: Any, exclude: AbstractSet[str] = _NOBODY
     ) -> Optional[Attempt]:

@@ -75,7 +75,7 @@ class EventStream:
         if self.broken is not None:
             self.close()
             return self.broken
-        if not _says_events(headers) and not first.lstrip().startswith(_BEGINNINGS):
+        if not _holds_events(headers, first.lstrip()[:8]):
             received = whole_of(self.response, self._body, first, self._clock, self._secrets)
             self._body.release()
             return received
@@ -220,5 +220,9 @@ def begin_stream(progress: Callable[[], Progress], pace: Pace) -> Reader:
     return read
 
 
-def _says_events(headers: Any) -> bool:
-    return "event-stream" in (headers.get("content-type") or "").lower()
+def _holds_events(headers: Any, beginning: bytes) -> bool:
+    """Tell whether a body is a stream of events, by what it begins with, and else by what its headers say."""
+    if beginning.startswith((b"{", b"[", b"<")):  # an error, or a web page, whatever the headers say
+        return False
+    says_so = "event-stream" in (headers.get("content-type") or "").lower()
+    return says_so or beginning.startswith(_BEGINNINGS)

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from ..errors import FailoverError
 from ..policy.received import NEVER_SENT, RESET, SILENT, TRUNCATED, Received
 from .attempt_clock import AttemptClock
-from .live_body import LiveBody
+from .live_body import LiveBody, await_first_byte
 from .target import EndpointResponse
 from .transport import EndpointTransport
 
@@ -97,7 +97,7 @@ def first_byte(response: EndpointResponse, clock: AttemptClock, secrets: Sequenc
     """Wait for the first byte of a good reply's body and leave all of it unread; a bad reply is read to its end."""
     if response.status_code >= 400:
         return whole(response, clock, secrets)
-    LiveBody(response.raw).await_first_byte()
+    await_first_byte(response.raw)
     return Received(response.status_code, response.headers, response=response)
 
 

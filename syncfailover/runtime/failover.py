@@ -147,9 +147,16 @@ class Run:
             return self._carry(last)
         except BaseException:
             if self.tries:
+                self._drop(self.tries[-1])
                 latency_ms = (self.registry.clock() - self.started) * 1000.0
                 self._terms.metrics.record(self.tries, latency_ms, succeeded=False)
             raise
+
+    def _drop(self, tried: Optional[Tried]) -> None:
+        """Free what a stream holds that nobody will read."""
+        if tried is not None and tried.outcome is BEGUN:
+            tried.received.stream.close()
+            self.registry.release(tried.attempt)
 
     def _carry(self, last: Optional[Tried]) -> Done:
         """Take one step after the other, from the beginning or from the last attempt."""
@@ -222,7 +229,7 @@ class Run:
                 return race.results(first, registry.clock())
         except BaseException:
             if race is not None:
-                race.abandon()
+                self._drop(race.abandon())
             raise
         hedging.observe(first)
         return [first]

@@ -254,12 +254,13 @@ class Race:
             self._ended.wait(max(first.attempt.started + first.attempt.call_left_s - now, 0.0))
         return self._in_order(first, now)
 
-    def abandon(self) -> None:
-        """Call everything off: the caller was interrupted."""
+    def abandon(self) -> Optional[Tried]:
+        """Call everything off: the caller was interrupted. Returns the second attempt where it had answered."""
         with self._lore.lock:
             self.off, self.winner, rival = True, self.first, self.rival
         if rival is not None:
             rival.abort()
+        return self._tried
 
     def _in_order(self, first: Tried, now: float) -> List[Tried]:
         with self._lore.lock:

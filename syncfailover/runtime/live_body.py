@@ -50,18 +50,6 @@ class LiveBody:
             if decoded:
                 return decoded
 
-    def await_first_byte(self) -> None:
-        """Wait until the body has begun, and take nothing of it.
-
-        Raises whatever the connection does, and for a body that ends before it has begun.
-        """
-        source = self._source
-        if not isinstance(source, http.client.HTTPResponse) or source.fp is None or self._left == 0:
-            return
-        buffered: Any = source.fp
-        if not buffered.peek(1) and (source.chunked or self._left):
-            raise HTTPError("the body never began")
-
     def _take(self) -> bytes:
         """Return the next bytes as they came."""
         if self._ended:
@@ -89,6 +77,19 @@ class LiveBody:
         """Close the connection, in whatever state and from whatever thread; the pool is not touched."""
         self._ended = True
         self._raw.close()
+
+
+def await_first_byte(raw: Any) -> None:
+    """Wait until a reply's body has begun, and take nothing of it.
+
+    Raises whatever the connection does, and for a body that ends before it has begun.
+    """
+    source: Any = raw._fp
+    if not isinstance(source, http.client.HTTPResponse) or source.fp is None or source.length == 0:
+        return
+    buffered: Any = source.fp
+    if not buffered.peek(1) and (source.chunked or source.length):
+        raise HTTPError("the body never began")
 
 
 def _decoder_for(encoding: Optional[str]) -> Any:

@@ -285,6 +285,11 @@ class Registry:
         self._tell(attempt)
         return attempt
 
+    def is_usable(self, name: str, now: float) -> bool:
+        """Tell whether this one may be asked at all."""
+        with self._lock:
+            return self._pool.is_usable(name, now)
+
     def report(
         self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None, room: Optional[Room] = None
     ) -> None:
