@@ -15,6 +15,7 @@ from ._version import __version__
 if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
     from . import providers, testing
     from .adapter import EndpointRegistry, FailoverAdapter
+    from .api import ChatStream
     from .client import FailoverClient
     from .completion.reply import ChatReply
     from .default import chat, default_client
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers and editors; what runs is the table below
 #: Where each exported name lives.
 _EXPORTS = {
     "adapter": ("EndpointRegistry", "FailoverAdapter"),
+    "api": ("ChatStream",),
     "client": ("FailoverClient",),
     "completion.reply": ("ChatReply",),
     "default": ("chat", "default_client"),
@@ -98,6 +100,7 @@ __all__ = [
     "BreakerState",
     "BudgetExceeded",
     "ChatReply",
+    "ChatStream",
     "Cheapest",
     "CircuitBreaker",
     "CircuitOpen",

@@ -119,6 +119,8 @@ class Completions:
         params = {"messages": _messages(messages), **_checked_params(params)}
         home = None if affinity is None else _number_of(affinity)
         one_of("on_break", on_break, ("raise", "restart"))
+        if stream and wire_stream:
+            raise reject("wire_stream", wire_stream, "to be left out with stream=True, which streams already")
         if stream or wire_stream:
             shows_usage = _ask_for_usage(params)
             run, done = self._caller.stream("chat/completions", model, timeout, params, home)
@@ -216,8 +218,13 @@ def _payload(done: Done) -> Dict[str, Any]:
 def _ask_for_usage(params: Dict[str, Any]) -> bool:
     """Ask for a stream, with its usage unless the caller decides that; tell whether the caller expects to see it."""
     params["stream"] = True
-    options = params.get("stream_options")
-    if isinstance(options, Mapping) and "include_usage" in options:
+    options = params.get("stream_options", {})
+    if options is None:  # for a server that does not know the field
+        del params["stream_options"]
         return True
-    params["stream_options"] = {**(options or {}), "include_usage": True}
+    if not isinstance(options, Mapping):
+        raise reject("stream_options", options, "an object like {'include_usage': True}, or None to send none")
+    if "include_usage" in options:
+        return True
+    params["stream_options"] = {**options, "include_usage": True}
     return False

@@ -192,7 +192,7 @@ class FailoverClient:
     def metrics(self) -> Dict[str, Any]:
         """Return the counters of all calls so far, as one consistent dictionary.
 
-        - `total_requests`, `successful_requests`, `failed_requests`.
+        - `total_requests`, `successful_requests`, `failed_requests`; a stream that the caller left is neither of the two.
         - `failover_count`: calls that left an endpoint which had failed.
         - `success_rate`, `failover_rate`: 0 to 1.
         - `average_latency_ms`, `p50_latency_ms`, `p95_latency_ms`, `p99_latency_ms`: of all calls, also of failed ones;

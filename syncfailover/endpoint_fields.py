@@ -179,12 +179,12 @@ def windows(value: Union[int, Mapping[str, int], None]) -> Dict[str, int]:
     return {ANY_MODEL: integer("context_window", value, minimum=1)}
 
 
-def headers(value: Optional[Mapping[str, str]]) -> Dict[str, str]:
+def headers(value: Optional[Mapping[str, str]], where: str = "headers") -> Dict[str, str]:
     """Accept headers that can be sent, each once, but for those that frame a message."""
-    found = _strings("headers", value)
+    found = _strings(where, value)
     seen = set()
     for name, content in found.items():
-        field, lower = f"headers[{name!r}]", name.lower()
+        field, lower = f"{where}[{name!r}]", name.lower()
         if not name or not set(name) <= _TOKEN:
             raise _secret(field, "the name", "letters, digits and !#$%&'*+-.^_`|~ (RFC 9110)")
         if lower in _FRAMING or lower in seen:

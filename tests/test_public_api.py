@@ -13,7 +13,7 @@ import syncfailover
 DESIGN = (
     "FailoverClient FailoverSession FailoverAdapter Endpoint EndpointRegistry HealthMonitor HealthStatus ProbeResult "
     "CircuitBreaker BreakerState RoundRobin WeightedRoundRobin LowestLatency LeastBusy Cheapest FailoverRetry Timeouts "
-    "ChatReply FailoverError ConfigurationError NoEndpointAvailable QueueFull QueueTimeout AllEndpointsFailed "
+    "ChatReply ChatStream FailoverError ConfigurationError NoEndpointAvailable QueueFull QueueTimeout AllEndpointsFailed "
     "DeadlineExceeded RequestRejected AuthenticationFailed ModelNotFound ContextLengthExceeded ContentFiltered "
     "QuotaExhausted RateLimited InvalidReply StreamInterrupted BudgetExceeded providers"
 ).split()

@@ -31,6 +31,10 @@ class Changes:
         if old is HealthStatus.UNHEALTHY and new is not HealthStatus.UNKNOWN:
             node.recovered_at = now
 
+    def of_key(self, node: Node, reason: str, seconds: float) -> None:
+        """Tell that an endpoint's key is not used for a while: somebody has to see to it."""
+        self.outbox.append(Event("key_rests", node.name, None, None, f"{reason}; not used for {seconds:.0f} s"))
+
     def of_breaker(self, node: Node, everybody: Iterable[Node], now: float) -> None:
         """Tell what its breaker has done, and whether anybody is left."""
         node.note_soundness(now)

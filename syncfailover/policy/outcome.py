@@ -218,9 +218,11 @@ def _interrupted(received: Received, expects: Optional[str], wall_now: float) ->
     """Name what an error event after content does: what the error means for key and model, and a fault otherwise."""
     inner = _refused(received, received.status, error_of(received.payload), expects, wall_now)
     rule = inner.rule
-    if rule.goes != NOWHERE:
+    if rule.goes == LARGER_WINDOW:
+        rule = rule._replace(quick=False)
+    elif rule.goes != NOWHERE:
         rule = rule._replace(goes=ANYWHERE, quick=False, again=CUT_LATE.again)
-    elif rule is not FILTERED:
+    elif rule.name != FILTERED.name:  # `inner` has its own copy
         rule = CUT_LATE
     return inner._replace(
         rule=rule._replace(name=CUT_LATE.name, maybe_billed=True, error=CUT_LATE.error),

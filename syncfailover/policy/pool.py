@@ -276,7 +276,7 @@ class EndpointPool:
         old = node.health.status
         new = node.health.observe(result, now)
         if result.key_refused:
-            node.rest_key(now + _PROBED_KEY_REST_S, result.detail, by_probe=True)
+            self._rest_key(node, _PROBED_KEY_REST_S, result.detail, now, by_probe=True)
             self.roster.changed()
         elif result.alive and node.rested_by_probe:
             node.key_rests_until, node.rested_by_probe = 0.0, False
@@ -340,10 +340,15 @@ class EndpointPool:
         rule, asked_s = outcome.rule, outcome.retry_after_s or 0.0
         if rule.rests == KEY:
             rest_s = asked_s or (_ROTATED_KEY_REST_S if callable(node.endpoint.api_key) else rule.rest_s)
-            node.rest_key(now + min(rest_s, _LONGEST_KEY_REST_S), outcome.detail, by_probe=False)
+            self._rest_key(node, min(rest_s, _LONGEST_KEY_REST_S), outcome.detail, now, by_probe=False)
         elif rule.rests == PAIR or asked_s:
             self.roster.rests.add(node.name, model, now, asked_s or rule.rest_s)
         self.roster.changed()
+
+    def _rest_key(self, node: Node, seconds: float, reason: str, now: float, *, by_probe: bool) -> None:
+        if now >= node.key_rests_until:  # told once, however many calls and probes find it out
+            self._changes.of_key(node, reason, seconds)
+        node.rest_key(now + seconds, reason, by_probe=by_probe)
 
     def _health_changed(self, node: Node, old: HealthStatus, new: HealthStatus, now: float) -> None:
         if new is not old:

@@ -97,9 +97,9 @@ class Progress:
 
 def _error_of(payload: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
     """Return the error that an event reports, under the key "error"; None where it reports none."""
-    if payload.get("error") or payload.get("object") == "error":
+    if payload.get("error"):
         return payload
-    if name == "error" or payload.get("type") == "error":
+    if name == "error" or payload.get("type") == "error" or payload.get("object") == "error":
         return {"error": payload}
     return None
 

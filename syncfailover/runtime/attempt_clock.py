@@ -45,7 +45,7 @@ class AttemptClock(Timeout):
         self.tunnelling = False
         #: What the attempt can be cut off by; None where nobody will.
         self.kill_switch: Optional[KillSwitch] = None
-        #: Query parameters of the endpoint, added below urllib3, whose debug log would show them.
+        #: Query parameters of the endpoint, and a caller's, added below urllib3, whose debug log would show them.
         self.query = ""
         #: Whether the first byte of the request has been handed to the socket.
         self.sent = False

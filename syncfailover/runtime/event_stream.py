@@ -152,11 +152,13 @@ class EventStream:
             self._break(self._lateness() if late else fault.detail, late=late)
 
     def _lateness(self) -> str:
+        if self._clock.aborted:
+            return "called off"
         if not self.progress.begun:
             return f"no content within {self._pace.content_s:.1f} s"
         if self._clock.ran_s(self._pace.total_s):
             return f"still coming after {self._pace.total_s:.1f} s"
-        return f"stalled: no content for {self._pace.stall_s:.1f} s"
+        return f"stalled: no content for {self._pace.stall_s or 0.0:.1f} s"
 
     def _break(self, detail: str, error: Optional[Dict[str, Any]] = None, *, late: bool = False) -> None:
         """Note what broke the stream, as a reply or as a fault."""

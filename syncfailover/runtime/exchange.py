@@ -57,7 +57,7 @@ def exchange(
         read: how to read the reply; None for the whole of it.
 
     """
-    clock.query = transport.query
+    clock.query = clock.query or transport.query
     received: Optional[Received] = None
     try:
         timeout: Any = clock  # requests passes a urllib3 Timeout on, but does not say so in its types

@@ -139,7 +139,7 @@ class Run:
         """Take in that nobody wants the rest of the stream."""
         last = self.tries[-1]
         self.tries[-1] = conclude(self.registry, last, last.received, GIVEN_UP, None)
-        self._done(None, succeeded=False)
+        self._done(None, abandoned=True)
 
     def _carry_safely(self, last: Optional[Tried]) -> Done:
         """Carry on, and where the caller is interrupted, count what was asked until then: it may have cost something."""
@@ -200,15 +200,14 @@ class Run:
         return step
 
     def _done(
-        self, error: Optional[FailoverError], now: Optional[float] = None, *, succeeded: Optional[bool] = None
+        self, error: Optional[FailoverError], now: Optional[float] = None, *, abandoned: bool = False
     ) -> Done:
         """Count the call, unless its stream goes on."""
         tries = self.tries
         latency_ms = ((self.registry.clock() if now is None else now) - self.started) * 1000.0
         last = tries[-1] if tries else None
         if last is None or last.outcome is not BEGUN:
-            good = error is None if succeeded is None else succeeded
-            self._terms.metrics.record(tries, latency_ms, succeeded=good)
+            self._terms.metrics.record(tries, latency_ms, succeeded=None if abandoned else error is None)
         return Done(None if last is None else last.received, self.ledger, latency_ms, error)
 
     def _error(self, stop: Stop) -> FailoverError:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from operator import add
-from typing import TYPE_CHECKING, Any, Callable, Dict, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Union
 
 from ..policy.histogram import LatencyHistogram
-from ..policy.outcome import CALLED_OFF, OK
+from ..policy.outcome import ABANDONED, CALLED_OFF, OK
 from . import process
 from .attempt import Tried
 from .registry import Registry
@@ -42,12 +42,12 @@ class Metrics:
         self._hedged = 0
         self._endpoints = {endpoint.name: _Counters() for endpoint in self._registry.endpoints}
 
-    def record(self, tries: Sequence[Tried], latency_ms: float, *, succeeded: bool) -> None:
-        """Count one call, with all its attempts."""
+    def record(self, tries: Sequence[Tried], latency_ms: float, *, succeeded: Optional[bool]) -> None:
+        """Count one call, with all its attempts; it has neither succeeded nor failed if the caller abandoned it."""
         total = self._add
         with self._lock:
             calls = self._calls
-            calls.add(latency_ms, OK.name if succeeded else "")
+            calls.add(latency_ms, ABANDONED.name if succeeded is None else OK.name if succeeded else "")
             for tried in tries:
                 record, cost = tried.record, tried.cost
                 counters = self._endpoints[record.endpoint]

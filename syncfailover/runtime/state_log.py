@@ -12,6 +12,7 @@ LOGGED = {
     "breaker_half_opened": logging.INFO,
     "breaker_closed": logging.INFO,
     "health_changed": logging.INFO,
+    "key_rests": logging.WARNING,
     "all_down": logging.ERROR,
     "recovered": logging.INFO,
 }
@@ -22,6 +23,8 @@ def log_change(event: Event) -> None:
     level = logging.WARNING if event.new == "unhealthy" else LOGGED[event.name]
     if event.endpoint is None:
         logger.log(level, "%s: %s", event.name, event.reason)
+    elif event.new is None:
+        logger.log(level, "%s: %s: %s", event.endpoint, event.name, event.reason)
     else:
         logger.log(
             level, "%s: %s: %s -> %s: %s", event.endpoint, event.name, event.old, event.new, event.reason

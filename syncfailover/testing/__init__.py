@@ -23,6 +23,7 @@ from .faults import (
 )
 from .log import Channel, SeenRequest
 from .spec import fault_from, parse_fault
+from .stream_faults import Stream, StreamCut, StreamError, StreamGarbage, StreamStall
 from .upstream import FakeUpstream
 
 __all__ = [
@@ -47,6 +48,11 @@ __all__ = [
     "SeenRequest",
     "State",
     "Status",
+    "Stream",
+    "StreamCut",
+    "StreamError",
+    "StreamGarbage",
+    "StreamStall",
     "Trickle",
     "Truncate",
     "WrongLength",

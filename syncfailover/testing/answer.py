@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import math
 import re
-from typing import List, NamedTuple, Optional, Union
+from typing import Iterator, NamedTuple, Optional, Union
 
+from .flow import Flow, Step
 from .wire import Response
 
 _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})\b")
@@ -32,11 +33,11 @@ class End(enum.Enum):
 class Answer(NamedTuple):
     """What to do with one request. Times are in seconds; an infinite delay never answers."""
 
-    data: Union[bytes, Response] = b""  # bytes go out as they are
+    data: Union[bytes, Response, Flow] = b""  # bytes go out as they are, a flow at its own pace
     end: End = End.KEEP
     delay_s: float = 0.0
-    piece: int = 0  # bytes per write; 0 writes everything at once
-    interval_s: float = 0.0  # between two writes
+    piece: int = 0  # bytes per write; 0 writes everything at once, and a flow as it comes
+    interval_s: float = 0.0  # between two such writes
     state: Optional[State] = None  # what the whole upstream turns into, once the connection has ended
     for_s: Optional[float] = None  # and for how long; None until revived
 
@@ -45,16 +46,19 @@ class Answer(NamedTuple):
         """The HTTP status that it begins with; ``None`` where it has none: no bytes, never, or not HTTP."""
         if math.isinf(self.delay_s):
             return None
-        if isinstance(self.data, Response):
+        if not isinstance(self.data, bytes):
             return self.data.status
         found = _STATUS_LINE.match(self.data)
         return int(found[1]) if found else None
 
-    def pieces(self, *, is_last: bool) -> List[bytes]:
-        """Cut the data into what each write sends: at least one piece, which may be empty.
+    def steps(self, *, is_last: bool) -> Iterator[Step]:
+        """Say what each write sends and how long to wait before it: at least one, which may be empty.
 
         :param is_last: whether the client asked for the connection to close afterwards.
         """
+        if isinstance(self.data, Flow):
+            return self.data.writes(is_last=is_last)
         data = self.data if isinstance(self.data, bytes) else self.data.encode(is_last=is_last)
         size = self.piece or len(data) or 1
-        return [data[start : start + size] for start in range(0, len(data), size)] or [b""]
+        pieces = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
+        return (Step(piece, self.interval_s if number else 0.0) for number, piece in enumerate(pieces))

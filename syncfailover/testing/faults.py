@@ -11,6 +11,7 @@ import math
 from typing import Any, Callable, Dict, Mapping, Optional
 
 from .answer import Answer, End, State
+from .flow import Flow, Step
 from .rules import check_fields
 from .wire import Response, as_response
 
@@ -48,8 +49,13 @@ class Ok(Fault):
     message: Optional[Mapping[str, Any]] = None
 
     def answer(self, reply: Reply) -> Answer:
-        """Write the reply in one go."""
-        return Answer(reply(self), delay_s=self.delay_s)
+        """Write the reply in one go, a stream in chunks."""
+        whole = reply(self)
+        if whole.events is None:
+            return Answer(whole, delay_s=self.delay_s)
+        return Answer(
+            Flow(whole, (Step(event.encode()) for event in whole.events.all())), delay_s=self.delay_s
+        )
 
 
 #: What a healthy upstream says to the request at hand.
@@ -171,7 +177,7 @@ class Truncate(Fault):
 
     :param fraction: how much of the body is sent, from 0 to below 1.
     :param how: what had been promised: a ``"content-length"``, ``"chunked"`` coding, or nothing (``"close"``),
-        in which case the client cannot tell.
+        in which case the client cannot tell; or a ``"reset"`` of the connection.
     """
 
     fraction: float = 0.5
@@ -183,6 +189,8 @@ class Truncate(Fault):
         part = whole.body[: int(len(whole.body) * self.fraction)]
         if self.how == "content-length":
             return Answer(whole.head(content_length=len(whole.body)) + part, End.CLOSE)
+        if self.how == "reset":
+            return Answer(whole.head(content_length=len(whole.body)) + part, End.RESET)
         if self.how == "close":
             return Answer(whole.head(connection="close") + part, End.CLOSE)
         chunk = b"%x\r\n%b\r\n" % (len(part), part) if part else b""  # an empty chunk would be the end mark

@@ -8,10 +8,18 @@ import time
 from typing import Any, Dict, Optional, Sequence
 
 from .faults import Ok, openai_error
-from .wire import Message, Response, as_response
+from .response_api import response_events, response_from
+from .streams import chat_events, completion_events
+from .wire import Message, Response, as_response, as_stream
 
 _EMBEDDING_SIZE = 8
 _HEALTH = {("GET", "/health"), ("GET", "/v1/health")}
+#: How the reply to a POST is taken apart when a stream is asked for.
+_STREAMS = {
+    "/v1/chat/completions": chat_events,
+    "/v1/completions": completion_events,
+    "/v1/responses": response_events,
+}
 
 
 class Replies:
@@ -29,6 +37,8 @@ class Replies:
         self._routes = {
             ("GET", "/v1/models"): self._model_list,
             ("POST", "/v1/chat/completions"): self._chat,
+            ("POST", "/v1/completions"): self._completion,
+            ("POST", "/v1/responses"): self._response,
             ("POST", "/v1/embeddings"): self._embeddings,
         }
 
@@ -49,7 +59,13 @@ class Replies:
             return as_response(
                 400, openai_error(400, "We could not parse the JSON body of your request."), ok.headers
             )
-        return as_response(200, handler(asked, len(message.body), ok), ok.headers)
+        body = handler(asked, len(message.body), ok)
+        stream = _STREAMS.get(route[1]) if asked.get("stream") is True else None
+        return (
+            as_response(200, body, ok.headers)
+            if stream is None
+            else as_stream(stream(body, asked), ok.headers)
+        )
 
     def _model_list(self, _asked: Dict[str, Any], _size: int, _ok: Ok) -> Dict[str, Any]:
         entries = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in self._models]
@@ -58,16 +74,35 @@ class Replies:
     def _chat(self, asked: Dict[str, Any], size: int, ok: Ok) -> Dict[str, Any]:
         text = self._text if ok.text is None else ok.text
         message = {"role": "assistant", "content": text} if ok.message is None else dict(ok.message)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": ok.finish_reason}
         usage = _usage(size, len(text)) if ok.usage is None else dict(ok.usage)
         return {
             "id": f"chatcmpl-{next(self._numbers)}",
             "object": "chat.completion",
             "created": int(time.time()),
             "model": self._model(asked),
-            "choices": [choice],
+            "choices": [
+                {"index": index, "message": message, "logprobs": None, "finish_reason": ok.finish_reason}
+                for index in range(_how_many(asked))
+            ],
             "usage": usage,
         }
+
+    def _completion(self, asked: Dict[str, Any], size: int, ok: Ok) -> Dict[str, Any]:
+        chat = self._chat(asked, size, ok)
+        choices = [
+            {
+                "index": choice["index"],
+                "text": choice["message"].get("content") or "",
+                "logprobs": None,
+                "finish_reason": choice["finish_reason"],
+            }
+            for choice in chat["choices"]
+        ]
+        name = chat["id"].replace("chatcmpl", "cmpl")
+        return {**chat, "id": name, "object": "text_completion", "choices": choices}
+
+    def _response(self, asked: Dict[str, Any], size: int, ok: Ok) -> Dict[str, Any]:
+        return response_from(self._chat(asked, size, ok))
 
     def _embeddings(self, asked: Dict[str, Any], size: int, ok: Ok) -> Dict[str, Any]:
         given = asked.get("input", "")
@@ -89,6 +124,11 @@ def _parse(body: bytes) -> Optional[Dict[str, Any]]:
     except ValueError:
         return None
     return asked if isinstance(asked, dict) else None
+
+
+def _how_many(asked: Dict[str, Any]) -> int:
+    wanted = asked.get("n")
+    return wanted if isinstance(wanted, int) and wanted > 0 else 1
 
 
 def _usage(prompt_chars: int, completion_chars: Optional[int] = None) -> Dict[str, int]:

@@ -21,7 +21,8 @@ class Server:
     """Carry out answers on real sockets.
 
     :param admit: called with each request and its connection's number; says what to do.
-    :param done: called once for each admitted request, just before the last byte of its answer.
+    :param done: called once for each admitted request, just before the last byte of its answer, and told whether
+        the client has left instead of waiting for it.
     :param changed: notified at every change of state.
     :param close_after: close each connection after that many answers.
     """
@@ -32,7 +33,7 @@ class Server:
         port: int,
         *,
         admit: Callable[[Message, int], Answer],
-        done: Callable[[], None],
+        done: Callable[[bool], None],
         changed: threading.Condition,
         tls: Optional[ssl.SSLContext] = None,
         close_after: Optional[int] = None,
@@ -151,18 +152,24 @@ class Server:
         return _GONE
 
     def _deliver(self, connection: Connection, answer: Answer, message: Message) -> None:
+        """Write each step when the next one is known, so that the last one can be told from the others."""
+        unsent = b""
+        abandoned = False
         try:
             connection.pause(answer.delay_s)
-            *early, last = answer.pieces(is_last=message.is_last)
-            for piece in early:
+            for step in answer.steps(is_last=message.is_last):
                 self._await_audible(connection)
-                connection.send(piece)
-                connection.pause(answer.interval_s)
+                connection.send(unsent)
+                connection.pause(step.pause_s)
+                unsent = step.data
             self._await_audible(connection)
+        except OSError:
+            abandoned = not connection.aborted
+            raise
         finally:
             # Before the last write, so that a client that has its answer finds the gauge settled.
-            self._done()
-        connection.send(last)
+            self._done(abandoned)
+        connection.send(unsent)
 
     def _await_audible(self, connection: Connection) -> None:
         """Hold what a black hole holds."""

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any, Dict, List, Mapping, Type
 
-from . import faults
+from . import faults, stream_faults
 from .faults import Fault
 from .rules import RULES
 
@@ -25,6 +25,11 @@ _CLASSES = (
     faults.Refuse,
     faults.Reset,
     faults.Status,
+    stream_faults.Stream,
+    stream_faults.StreamCut,
+    stream_faults.StreamError,
+    stream_faults.StreamGarbage,
+    stream_faults.StreamStall,
     faults.Trickle,
     faults.Truncate,
     faults.WrongLength,

@@ -68,6 +68,7 @@ class FakeUpstream:
         self.probes = Channel(self._log, is_probe=True)
         self._in_flight = 0
         self._max_in_flight = 0
+        self._disconnects = 0
         self._server = Server(
             host,
             port,
@@ -199,6 +200,11 @@ class FakeUpstream:
         """The most requests that were being answered at once."""
         return self._max_in_flight
 
+    @property
+    def disconnects(self) -> int:
+        """How many answers the client did not stay for: it hung up before the last byte was written."""
+        return self._disconnects
+
     # How it answers -------------------------------------------------------------------------------------------
 
     def _become(self, state: State, for_s: Optional[float]) -> None:
@@ -224,7 +230,8 @@ class FakeUpstream:
         )
         return answer
 
-    def _done(self) -> None:
+    def _done(self, abandoned: bool) -> None:
         with self._log.changed:
             self._in_flight -= 1
+            self._disconnects += abandoned
             self._log.changed.notify_all()

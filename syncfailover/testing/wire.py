@@ -10,7 +10,10 @@ import http.client
 import json
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional
 
+from .sse import Events
+
 _RECEIVE_BYTES = 65536
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NO_HEADERS: Mapping[str, object] = {}
 
 
@@ -43,6 +46,7 @@ class Response(NamedTuple):
     body: bytes = b""
     headers: Mapping[str, object] = _NO_HEADERS
     content_type: str = "application/json"
+    events: Optional[Events] = None  # the body once more, where it is a stream
 
     def head(self, **framing: object) -> bytes:
         """Write status line and headers; ``framing`` says how the body ends (``content_length=12``)."""
@@ -64,7 +68,13 @@ class Response(NamedTuple):
 
 def json_bytes(value: object) -> bytes:
     """Write compact JSON, as providers do."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    return _COMPACT.encode(value).encode()
+
+
+def as_stream(events: Events, headers: Optional[Mapping[str, object]] = None) -> Response:
+    """Make a response of the events of a stream."""
+    body = b"".join(event.encode() for event in events.all())
+    return Response(200, body, headers or _NO_HEADERS, "text/event-stream; charset=utf-8", events)
 
 
 def as_response(status: int, body: Any, headers: Optional[Mapping[str, object]] = None) -> Response:
