@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOW_IT_WORKS = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+STREAMS = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
 
 
 class Block(NamedTuple):
@@ -45,7 +46,7 @@ def blocks(name: str, text: str) -> List[Block]:
     return [Block(f"{name}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
 
 
-BLOCKS = [*blocks("README", README), *blocks("testing", TESTING)]
+BLOCKS = [*blocks("README", README), *blocks("testing", TESTING), *blocks("streams", STREAMS)]
 TEN_LINES = BLOCKS[0]
 #: The pages' made-up hosts, which are replaced by an upstream's address; mocked URLs stay as they are.
 PLACEHOLDERS = ("https://vllm.example.com", "https://hosted.example.com")
@@ -90,7 +91,7 @@ def mocks(block: Block) -> bool:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
 def test_every_python_block_runs(block: Block, namespace: Dict[str, Any], request: Any) -> None:
-    """Every Python block of the README and of docs/testing.md runs as it stands, after the ten-line example."""
+    """Every Python block of the README and of these pages runs as it stands, after the ten-line example."""
     upstreams: List[FakeUpstream] = [] if mocks(block) else request.getfixturevalue("elsewhere")
     if (
         block is not TEN_LINES
@@ -231,7 +232,14 @@ def test_the_events_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/how-it-works.md", "docs/configuration.md", "docs/testing.md"]
+    "page",
+    [
+        "README.md",
+        "docs/configuration.md",
+        "docs/how-it-works.md",
+        "docs/streams.md",
+        "docs/testing.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     """Every link of a page to a file of this repository leads to one."""
