@@ -138,7 +138,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         return self._reply
 
     def text_deltas(self) -> Iterator[str]:
-        """Iterate over the pieces of the first choice's text.
+        """Iterate over the pieces of the text, of the first choice's where there are several.
 
         Raises:
             ConfigurationError: with `on_break="restart"`, for a text cannot say that it begins anew.
@@ -146,13 +146,19 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         """
         if self._restarts:
             raise reject("on_break", "restart", "'raise' for text_deltas(): iterate over the chunks instead")
-        return (chunk.text for chunk in self if chunk.text)
+        return (text for text in map(self._added, self) if text)
+
+    @staticmethod
+    def _added(chunk: Any) -> str:
+        """Return what a piece adds to the text."""
+        text: str = chunk.text
+        return text
 
     # What is known of it
 
     @property
     def text(self) -> str:
-        """The first choice's text so far."""
+        """The text so far, the first choice's where there are several."""
         text: str = self._assembly.text
         return text
 
@@ -204,8 +210,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
 
     def __del__(self) -> None:
         """Free what a dropped stream holds; the collector may run anywhere, so no lock is taken here."""
-        if self.__dict__.get("_state") is _OPEN and self._events is not None and self._ends:
-            self._ends.clear()
+        if self.__dict__.get("_state") is _OPEN and self._events is not None and self._claim_end():
             self._events.close()
             self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._run.abandon)
 
@@ -269,9 +274,8 @@ class ApiStream(Iterator[Any], Generic[Reply]):
 
     def _finish(self) -> None:
         """Take in that it is whole."""
-        if not self._ends:
+        if not self._claim_end():
             return
-        self._ends.clear()
         if self._events is None:  # it came whole, and was counted when it came
             payload, done = self._whole
         else:
@@ -284,13 +288,18 @@ class ApiStream(Iterator[Any], Generic[Reply]):
     def _recover(self) -> None:
         """Begin anew elsewhere, or raise."""
         self._events.close()
-        done = self._run.broke(self._events.broken, restart=self._restarts)
+        try:
+            done = self._run.broke(self._events.broken, restart=self._restarts)
+        except BaseException:  # interrupted; the run has counted itself
+            self._claim_end()
+            self._state = _CLOSED
+            raise
         if done.error is None:
             self._assembly = self._form.assembly()
             self._take(done)
             self._pending.appendleft(self._form.restart(self._pending[0] if self._pending else {}))
             return
-        self._ends.clear()
+        self._claim_end()
         self._state = _BROKEN
         error = self._error = without_key(done.error)
         if isinstance(error, StreamInterrupted):
@@ -298,11 +307,16 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         raise error
 
     def _give_up(self) -> None:
-        if self._ends:
-            self._ends.clear()
-            if self._events is not None:
-                self._events.close()
-                self._run.abandon()
+        if self._claim_end() and self._events is not None:
+            self._events.close()
+            self._run.abandon()
+
+    def _claim_end(self) -> bool:
+        """Tell the one caller who is to end the stream that it is he: a reader and a stop button may meet."""
+        try:
+            return self._ends.pop()
+        except IndexError:
+            return False
 
     def _unusable(self) -> FailoverError:
         """Return the error for whoever reads on after the stream was closed or has broken."""

@@ -20,6 +20,8 @@ from .target import EndpointResponse
 #: Seconds for what may still follow an answer that is whole: the usage, and then the end of the body, which lets the
 #: connection be used again.
 _USAGE_S, _END_S = 1.0, 0.05
+#: Bytes that may come before the first content: they are held back until then.
+_LONGEST_OPENING = 16 * 1024 * 1024
 #: A stream that has brought nothing for so many seconds when the call's time is over was stuck, not only long.
 _STUCK_S = 5.0
 #: How a reply may begin that is a stream of events although its headers do not say so.
@@ -80,9 +82,13 @@ class EventStream:
             self._body.release()
             return received
         self.held, self.held_parts = self._take(first), [first]
+        size = len(first)
         while not (self.progress.begun or self.over or self.broken):
             self.held += self.pull()
             self.held_parts.append(self.part)
+            size += len(self.part)
+            if size > _LONGEST_OPENING and not self.progress.begun:
+                self._break(f"no content in {size} bytes")
         if not self.progress.begun:
             self.close()
             return self.broken or Received(status, headers, fault=BROKEN_OFF, detail="no content")
