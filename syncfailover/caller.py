@@ -8,12 +8,13 @@ from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
 
 from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
+from .extras import Extras, is_unset
 from .policy.node import Attempt
 from .policy.progress import Progress, progress_of
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
 from .runtime.event_stream import Pace, begin_stream
-from .runtime.exchange import exchange, key_unavailable, without_key
+from .runtime.exchange import Reader, exchange, key_unavailable, without_key
 from .runtime.failover import Call, Done, Run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
@@ -27,7 +28,18 @@ _JSON = "application/json"
 
 
 class Caller:
-    """What the parts of a client share: one way to make a call. It does not know the client, so no cycle arises."""
+    """What the parts of a client share: one way to make a call. It does not know the client, so no cycle arises.
+
+    Args:
+        registry: whose endpoints are asked.
+        transports: the ways to them.
+        monitor: starts with the first call.
+        terms: how often, how long, at what cost.
+        model: used where a call names none.
+        extras: headers and query parameters of all calls.
+        parent: the caller of the client that this one's client was made of; when that is closed, so is this.
+
+    """
 
     def __init__(
         self,
@@ -36,20 +48,32 @@ class Caller:
         monitor: HealthMonitor,
         terms: Terms,
         model: Optional[str],
+        extras: Optional[Extras] = None,
+        parent: Optional[Caller] = None,
     ) -> None:
         self.registry = registry
         self.transports = transports
         self.monitor = monitor
         self.terms = terms
+        self.parent = parent
         self.closed = False
-        self._model = model
+        self.model = model
+        self.extras = extras
         if model is not None:
             self._check_model(model)
 
     def check_open(self) -> None:
-        """Raise `ClientClosed` after `close()`."""
-        if self.closed:
-            raise ClientClosed("this FailoverClient is closed")
+        """Raise `ClientClosed` after `close()`, also of the client that this one was made of."""
+        caller: Optional[Caller] = self
+        while caller is not None:
+            if caller.closed:
+                made_of = "" if caller is self else " that this one was made of with with_options()"
+                raise ClientClosed(f"{'this' if caller is self else 'the'} FailoverClient{made_of} is closed")
+            caller = caller.parent
+
+    def extras_with(self, headers: Any, query: Any) -> Optional[Extras]:
+        """Return the headers and query parameters of a call, to which the call itself adds these."""
+        return self.extras if headers is None and query is None else Extras.of(headers, query, self.extras)
 
     def post(
         self,
@@ -59,9 +83,10 @@ class Caller:
         timeout: Any,
         params: Dict[str, Any],
         affinity: Any = None,
+        extras: Optional[Extras] = None,
     ) -> Done:
         """Send a payload to whichever endpoint can answer, under the name that it has for the model."""
-        run = self._post(path, expects, model, timeout, params, affinity)
+        run = self._post(path, expects, model, timeout, params, affinity, extras)
         return self._begun(run)[1]
 
     def stream(
@@ -71,16 +96,18 @@ class Caller:
         timeout: Any,
         params: Dict[str, Any],
         affinity: Any = None,
+        extras: Optional[Extras] = None,
     ) -> Tuple[Run, Done]:
         """Send a payload that asks for a stream, and return the call under way when its first content has come."""
         kind = progress_of(path)
-        run = self._post(path, kind.expects, model, timeout, params, affinity, _progress_maker(kind, params))
+        progress = _progress_maker(kind, params)
+        run = self._post(path, kind.expects, model, timeout, params, affinity, extras, progress)
         return self._begun(run)
 
-    def get(self, path: str, expects: str, timeout: Any) -> Done:
+    def get(self, path: str, expects: str, timeout: Any, extras: Optional[Extras] = None) -> Done:
         """Read something from whichever endpoint can answer."""
         self.check_open()
-        door = _ApiDoor(self.transports, "GET", path, None)
+        door = _ApiDoor(self.transports, "GET", path, None, extras=extras)
         return self._begun(self._run(door, expects, None, self.terms.timeouts_for(timeout)))[1]
 
     def _post(
@@ -91,16 +118,17 @@ class Caller:
         timeout: Any,
         params: Dict[str, Any],
         affinity: Any,
+        extras: Optional[Extras],
         progress: Optional[Callable[[], Progress]] = None,
     ) -> Run:
         self.check_open()
-        chosen = self._model if model is None else model
+        chosen = self.model if model is None else model
         if chosen is None:
             raise ConfigurationError("model: none is given, here or as model= of the client", field="model")
         if model is not None:
             self._check_model(model)
         timeouts = self.terms.timeouts_for(timeout)
-        door = _ApiDoor(self.transports, "POST", path, _serialized(params), params)
+        door = _ApiDoor(self.transports, "POST", path, _serialized(params), params, extras)
         if progress is not None:
             door.read_as_stream(progress, timeouts.stall)
         return self._run(door, expects, chosen, timeouts, affinity)
@@ -129,7 +157,7 @@ class Caller:
 class _ApiDoor:
     """Sends one API call to the endpoint of an attempt."""
 
-    __slots__ = ("_params", "_path", "_progress", "_rest", "_stall_s", "_transports", "method")
+    __slots__ = ("_extras", "_params", "_path", "_progress", "_rest", "_stall_s", "_transports", "method")
 
     hedges = True
 
@@ -140,12 +168,14 @@ class _ApiDoor:
         path: str,
         rest: Optional[bytes],
         params: Dict[str, Any] = {},  # noqa: B006 - never changed
+        extras: Optional[Extras] = None,
     ) -> None:
         self._transports = transports
         self.method = method
         self._path = path
         self._rest = rest
         self._params = params
+        self._extras = extras
         self._progress: Optional[Callable[[], Progress]] = None
         self._stall_s: Optional[float] = None
 
@@ -164,7 +194,8 @@ class _ApiDoor:
         transport = self._transports[endpoint.name]
         model = endpoint.serves(attempt.model)
         target = transport.target(self._path, model)
-        headers: Dict[str, str] = target.headers.copy()
+        extras = self._extras
+        headers: Dict[str, str] = target.headers.copy() if extras is None else extras.headers_for(target)
         try:
             secrets = transport.authorize(headers, target)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
@@ -178,13 +209,20 @@ class _ApiDoor:
             body = b'{"model":' + _ENCODER.encode(model).encode() + rest
             headers["Content-Type"] = _JSON
             headers["Content-Length"] = str(len(body))
+        if self._progress is not None:
+            headers["Accept-Encoding"] = "identity"  # what packs a stream holds it back
+        clock = AttemptClock.of(attempt, connect_s, streams=self.streams)
+        if extras is not None:
+            clock.query = extras.query_for(transport)
+            secrets = (*secrets, *extras.secrets)
         request = EndpointRequest.to(target, self.method, headers, body)
+        return exchange(transport, request, clock, secrets, self._reader(attempt))
+
+    def _reader(self, attempt: Attempt) -> Optional[Reader]:
+        """Return how the reply is read; None for the whole of it."""
         if self._progress is None:
-            return exchange(transport, request, AttemptClock.of(attempt, connect_s), secrets)
-        headers["Accept-Encoding"] = "identity"  # what packs a stream holds it back
-        clock = AttemptClock.of(attempt, connect_s, streams=True)
-        pace = Pace(attempt.content_s, attempt.call_left_s, self._stall_s)
-        return exchange(transport, request, clock, secrets, begin_stream(self._progress, pace))
+            return None
+        return begin_stream(self._progress, Pace(attempt.content_s, attempt.call_left_s, self._stall_s))
 
 
 def _progress_maker(kind: Type[Progress], params: Dict[str, Any]) -> Callable[[], Progress]:
@@ -213,8 +251,11 @@ _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_pla
 def _serialized(params: Dict[str, Any]) -> bytes:
     """Serialize a payload once, but for its model: what follows `{"model":"..."`."""
     try:
-        return b"," + _ENCODER.encode(params).encode()[1:]
+        return b"," + _ENCODER.encode(params).encode()[1:] if params else b"}"
     except (TypeError, ValueError, RecursionError) as error:
+        given = {name: value for name, value in params.items() if not is_unset(value)}
+        if len(given) < len(params):
+            return _serialized(given)
         for name, value in params.items():
             try:
                 _ENCODER.encode({name: value})

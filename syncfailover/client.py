@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
 
@@ -10,17 +11,18 @@ from urllib3.util.retry import Retry
 
 from . import providers
 from .adapter import EndpointRegistry
-from .api import Chat, Embeddings, Models
+from .api import Chat, Completions, Embeddings, Models, Responses
 from .caller import Caller
 from .endpoint import Endpoint
 from .endpoint_fields import ApiKey
 from .errors import ConfigurationError
+from .extras import Extras
 from .policy.health import HealthStatus
 from .policy.snapshot import Snapshot
 from .runtime.dispatch import Callback
 from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
-from .runtime.terms import Terms
+from .runtime.terms import UNCHANGED, Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .session import FailoverSession, registry_from
@@ -63,6 +65,8 @@ class FailoverClient:
     Attributes:
         chat: `chat(prompt, *, model=None, timeout=None, affinity=None, **fields)` gives a `ChatReply`;
             `chat.completions.create(...)`, as in the openai package.
+        completions: `completions.create(prompt=...)`.
+        responses: `responses.create(input=...)`.
         embeddings: `embeddings.create(model=..., input=...)`.
         models: `models.list()`.
         registry: the `EndpointRegistry`.
@@ -103,14 +107,22 @@ class FailoverClient:
             budget_usd=budget_usd,
         )
         self._monitor = HealthMonitor.shared(self.registry, transports, probe_when, self)
-        self._caller = Caller(self.registry, transports, self._monitor, terms, model)
+        self._call_with(Caller(self.registry, transports, self._monitor, terms, model))
+
+    def _call_with(self, caller: Caller) -> None:
+        """Make the parts of the client, which all call in one way."""
+        self._caller = caller
         self._session: Optional[FailoverSession] = None
         #: `client.chat("text")`, `client.chat([messages])`, `client.chat.completions.create(...)`
-        self.chat = Chat(self._caller)
+        self.chat = Chat(caller)
+        #: `client.completions.create(prompt=...)`, the older call
+        self.completions = Completions(caller)
+        #: `client.responses.create(input=...)`
+        self.responses = Responses(caller)
         #: `client.embeddings.create(model=..., input=...)`
-        self.embeddings = Embeddings(self._caller)
+        self.embeddings = Embeddings(caller)
         #: `client.models.list()`
-        self.models = Models(self._caller)
+        self.models = Models(caller)
 
     @classmethod
     def from_keys(
@@ -170,6 +182,60 @@ class FailoverClient:
 
     def __repr__(self) -> str:
         return f"<FailoverClient {self.registry.snapshot()}>"
+
+    def with_options(
+        self,
+        *,
+        timeout: Union[float, Timeouts, None] = None,
+        max_retries: Union[int, Retry, None] = None,
+        queue_timeout: Optional[float] = None,
+        hedge_after: HedgeAfter = UNCHANGED,
+        model: Optional[str] = None,
+        default_headers: Optional[Mapping[str, Optional[str]]] = None,
+        default_query: Optional[Mapping[str, Any]] = None,
+        **others: Any,
+    ) -> FailoverClient:
+        """Return a client with other terms over the same endpoints, connections, health checks, counters and budget.
+
+        What is not given stays as it is. Closing it does not close this one; when this one is closed, so is it.
+
+        Args:
+            timeout: see `FailoverClient`; and so the next four.
+            max_retries: how often.
+            queue_timeout: how long a call may wait in line.
+            hedge_after: when a second endpoint is asked; None for never.
+            model: used where a call names none.
+            default_headers: sent with every call, to whichever endpoint is asked; None in place of a value takes back
+                one that was there.
+            default_query: query parameters, likewise.
+            others: none; names that only the openai package knows are told what to do instead.
+
+        Raises:
+            ConfigurationError: a value that cannot work, or an option that does not exist here.
+            ClientClosed: after `close()`.
+
+        """
+        for name in others:
+            raise _refused_option(name)
+        parent = self._caller
+        parent.check_open()
+        terms = parent.terms.changed(
+            timeout=timeout, max_retries=max_retries, queue_timeout=queue_timeout, hedge_after=hedge_after
+        )
+        fields = ("default_headers", "default_query")
+        child = copy(self)
+        child._call_with(
+            Caller(
+                self.registry,
+                parent.transports,
+                self._monitor,
+                terms,
+                parent.model if model is None else model,
+                Extras.of(default_headers, default_query, parent.extras, fields),
+                parent,
+            )
+        )
+        return child
 
     @property
     def session(self) -> FailoverSession:
@@ -235,11 +301,14 @@ class FailoverClient:
         if self._caller.closed:
             return
         self._caller.closed = True
-        self._monitor.leave(self)
+        is_whole = self._caller.parent is None  # else monitor and connections are those of another client
+        if is_whole:
+            self._monitor.leave(self)
         self._caller.terms.close()
         if self._session is not None:
             self._session.close()
-        self._caller.transports.close()
+        if is_whole:
+            self._caller.transports.close()
 
     def __enter__(self) -> FailoverClient:
         """Use as a context manager that closes at the end."""
@@ -256,3 +325,12 @@ class FailoverClient:
 
 
 _ENDPOINT_FIELDS = frozenset(Endpoint.__slots__) - {"name", "api_key", "weight", "origin"}
+
+
+def _refused_option(name: str) -> ConfigurationError:
+    """Make the error for an option that `with_options` does not take."""
+    from .openai_options import refused  # noqa: PLC0415 - only a mistake needs it
+
+    made_with = (FailoverClient.__init__, EndpointRegistry.__init__)
+    theirs = {option for function in made_with for option in function.__kwdefaults__ or {}}
+    return refused(name, FailoverClient.with_options.__kwdefaults__ or {}, theirs)

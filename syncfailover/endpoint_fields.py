@@ -15,7 +15,7 @@ Models = Union[Mapping[str, str], Iterable[str], None]
 #: At the end of a name in a model map, stands for the rest of the caller's name; alone, for every name not listed.
 ANY_MODEL = "*"
 #: Payload fields that no endpoint can do without.
-_ALWAYS_SENT = frozenset({"input", "messages", "model"})
+_ALWAYS_SENT = frozenset({"input", "messages", "model", "prompt"})
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 #: Headers that say what a message is, where it ends or goes; with a second one two servers may disagree about it.

@@ -65,12 +65,20 @@ def _delta_of(message: Any) -> Dict[str, Any]:
 
 def restart_chunk(like: Dict[str, Any]) -> Dict[str, Any]:
     """Return the chunk that says that the answer begins anew; `like` is the new answer's first one."""
-    choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}
+    return _restart("chat.completion.chunk", {"delta": {}}, like)
+
+
+def restart_text_chunk(like: Dict[str, Any]) -> Dict[str, Any]:
+    """Return that chunk for a text completion."""
+    return _restart("text_completion", {"text": ""}, like)
+
+
+def _restart(kind: str, nothing: Dict[str, Any], like: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "id": like.get("id") or "",
-        "object": "chat.completion.chunk",
+        "object": kind,
         "created": like.get("created") or 0,
         "model": like.get("model") or "",
-        "choices": [choice],
+        "choices": [{"index": 0, **nothing, "logprobs": None, "finish_reason": None}],
         "restarted": True,
     }

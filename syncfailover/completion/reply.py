@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+import json
+from typing import Any, Dict, ItemsView, Iterator, KeysView, List, Mapping, Optional, Sequence, ValuesView
 
 from ..events import AttemptRecord
 
@@ -27,8 +28,17 @@ _OPTIONAL = frozenset(
         "cached_tokens",
         "reasoning_tokens",
         "reasoning_content",
+        # of responses
+        "encrypted_content",
+        "input_tokens_details",
+        "output_tokens_details",
+        "phase",
+        "status",
     },
 )
+#: Options of the openai package's `model_dump` and its like that change nothing here: there are no other names than the
+#: API's, no fields that nobody set, and nothing but plain data.
+_CHANGE_NOTHING = frozenset({"by_alias", "exclude_unset", "mode", "round_trip", "use_api_names", "warnings"})
 
 
 class ApiObject(Mapping[str, Any]):
@@ -86,13 +96,42 @@ class ApiObject(Mapping[str, Any]):
         for name, value in state.items():
             setattr(self, name, value)
 
-    def to_dict(self) -> Dict[str, Any]:
-        """Return the plain JSON object."""
-        return self._data
+    def to_dict(self, *, exclude_none: bool = False, **others: Any) -> Dict[str, Any]:
+        """Return the plain JSON object.
 
-    def model_dump(self) -> Dict[str, Any]:
-        """Return the plain JSON object, under the name that callers of the openai SDK know."""
-        return self._data
+        Args:
+            exclude_none: leave out what is null, at any depth.
+            others: those of the openai package's options that change nothing here (`mode`, `exclude_unset`, ...).
+
+        """
+        for name in others:
+            if name not in _CHANGE_NOTHING:
+                raise TypeError(
+                    f"{name}: is not known; expected exclude_none, or one of the options without effect"
+                )
+        without: Dict[str, Any] = _without_none(self._data) if exclude_none else self._data
+        return without
+
+    def to_json(self, *, indent: Optional[int] = 2, **options: Any) -> str:
+        """Return the JSON text; `options` are those of `to_dict`."""
+        separators = (",", ":") if indent is None else None
+        return json.dumps(self.to_dict(**options), indent=indent, separators=separators, ensure_ascii=False)
+
+    def model_dump(self, **options: Any) -> Dict[str, Any]:
+        """Return the plain JSON object, under the name that callers of the openai package know."""
+        return self.to_dict(**options)
+
+    def model_dump_json(self, *, indent: Optional[int] = None, **options: Any) -> str:
+        """Return the JSON text, under the name that callers of the openai package know."""
+        return self.to_json(indent=indent, **options)
+
+
+def _without_none(value: Any) -> Any:
+    if type(value) is dict:
+        return {name: _without_none(item) for name, item in value.items() if item is not None}
+    if type(value) is list:
+        return [_without_none(item) for item in value]
+    return value
 
 
 def _wrapped(value: Any) -> Any:
@@ -133,6 +172,12 @@ class ApiReply(ApiObject):
     def raw(self) -> Dict[str, Any]:
         """The JSON object as the provider sent it."""
         return self._data
+
+    def _first(self) -> Dict[str, Any]:
+        """Return the first choice; empty where there is none."""
+        choices = self._data.get("choices") or [{}]
+        first: Dict[str, Any] = choices[0]
+        return first
 
 
 class ChatReply(ApiReply):
@@ -184,7 +229,91 @@ class ChatReply(ApiReply):
             f'<div style="color:#777;font-size:smaller">{escape(story)}</div>'
         )
 
-    def _first(self) -> Dict[str, Any]:
-        choices = self._data.get("choices") or [{}]
-        first: Dict[str, Any] = choices[0]
-        return first
+
+class TextReply(ApiReply):
+    """The answer to the older `completions.create`: `.choices[0].text`, or `.text` for short."""
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        text = self._first().get("text")
+        return text if isinstance(text, str) else ""
+
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """Why the first choice ended."""
+        reason: Optional[str] = self._first().get("finish_reason")
+        return reason
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return self.text
+
+
+class ResponseReply(ApiReply):
+    """The answer to `responses.create`: `.output`, a list of items, and `.output_text`."""
+
+    __slots__ = ()
+
+    _optional = ApiReply._optional | {
+        "completed_at",
+        "conversation",
+        "error",
+        "incomplete_details",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "previous_response_id",
+        "prompt",
+        "prompt_cache_key",
+        "reasoning",
+        "safety_identifier",
+        "status",
+        "temperature",
+        "text",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+    }
+
+    @property
+    def output_text(self) -> str:
+        """The text of all messages, joined; empty where there is none (a tool call)."""
+        items = self._data.get("output")
+        messages = [item for item in _objects(items) if item.get("type") == "message"]
+        parts = [part for message in messages for part in _objects(message.get("content"))]
+        return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "output_text")
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return self.output_text
+
+
+class ModelList(ApiReply):
+    """The models of an endpoint: iterating gives each of them, as with the openai package's list, not the fields."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the models."""
+        return iter(self.data)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the fields."""
+        return self._data.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the fields."""
+        return ApiObject(self._data).values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return the names of the fields, and the fields."""
+        return ApiObject(self._data).items()
+
+
+def _objects(value: Any) -> List[Dict[str, Any]]:
+    return [item for item in value if type(item) is dict] if type(value) is list else []

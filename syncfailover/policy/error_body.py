@@ -72,6 +72,25 @@ _STATUS_OF_TYPE = {
     "api_error": 500,
     "timeout_error": 504,
 }
+    # of the responses API
+    "bio_policy": 400,
+    "data_residency_mismatch": 400,
+    "empty_image_file": 400,
+    "failed_to_download_image": 400,
+    "image_content_policy_violation": 400,
+    "image_file_not_found": 400,
+    "image_file_too_large": 400,
+    "image_parse_error": 400,
+    "image_too_large": 400,
+    "image_too_small": 400,
+    "invalid_base64_image": 400,
+    "invalid_image": 400,
+    "invalid_image_format": 400,
+    "invalid_image_mode": 400,
+    "invalid_image_url": 400,
+    "misalignment_policy_violation": 400,
+    "unsupported_image_media_type": 400,
+    "vector_store_timeout": 500,
 
 
 def _inner_status(error: Dict[str, Any]) -> Optional[int]:

@@ -79,6 +79,8 @@ QUOTA = Rule("quota_exhausted", NEUTRAL, ANYWHERE, rests=KEY, rest_s=_HOURS_S, e
 KEY_REFUSED = Rule("key_refused", NEUTRAL, ANYWHERE, rests=KEY, rest_s=_HOURS_S, error=AuthenticationFailed)
 FORBIDDEN = Rule("forbidden", NEUTRAL, ANYWHERE, rests=PAIR, rest_s=_HOURS_S, error=RequestRejected)
 MODEL_MISSING = Rule("model_not_found", NEUTRAL, ANYWHERE, rests=PAIR, rest_s=600.0, error=ModelNotFound)
+# The model may be known there all the same, to the other calls: nothing rests.
+PATH_MISSING = Rule("path_not_found", NEUTRAL, ANYWHERE, error=ModelNotFound)
 CONTEXT_LENGTH = Rule("context_length", NEUTRAL, LARGER_WINDOW, error=ContextLengthExceeded)
 FILTERED = Rule("content_filtered", NEUTRAL, NOWHERE, error=ContentFiltered)
 REJECTED = Rule("rejected", NEUTRAL, NOWHERE, error=RequestRejected)
@@ -124,6 +126,8 @@ _TOO_LONG = (
     "exceeds the maximum number of tokens",
 )
 _FILTER = ("content_filter", "content_policy", "content exists risk", "moderation", "flagged")
+#: How a response stands that is no answer, and that may have no output. (OpenAI's responses API)
+_NO_RESPONSE, _MAY_BE_EMPTY = ("cancelled", "failed"), ("incomplete", "in_progress", "queued")
 _NO_MODEL = (
     "model_not_found",
     "deploymentnotfound",
@@ -190,8 +194,8 @@ def classify(received: Received, *, expects: Optional[str] = None, wall_now: flo
 
     Args:
         received: what the door brought.
-        expects: the key under which a good reply has a list that is not empty ("choices", "data"); None where any
-            reply below 400 that is no error body is good.
+        expects: the key under which a good reply has a list that is not empty ("choices", "data", "output"); None
+            where any reply below 400 that is no error body is good.
         wall_now: Unix time in seconds, for a `Retry-After` date in a reply without a `Date`.
 
     """
@@ -239,6 +243,8 @@ def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_no
     if expects == "choices" and type(first) is dict and type(first.get("message", {})) is not dict:
         return Outcome(NO_ANSWER, "HTTP 200 with a message that is no object", received.status)
     if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
+    if expects == "output" and payload.get("status") in _NO_RESPONSE:
+        return Outcome(NO_ANSWER, f"HTTP 200 with status {payload['status']!r}", received.status)
         error = first.get("error") if type(first) is dict else None
         return _refused(received, received.status, error_of({"error": error or {}}), expects, wall_now)
     return SUCCEEDED
@@ -251,7 +257,7 @@ def _no_answer(received: Received, expects: str, wall_now: float) -> Outcome:
     error = error_in(received.payload)
     if error is not None:
         return _refused(received, status, error, expects, wall_now)
-    if expects == "data" and type(received.payload) is dict and received.payload.get("data") == []:
+    if _is_whole_though_empty(received.payload, expects):
         return SUCCEEDED
     return Outcome(NO_ANSWER, f"HTTP {status} with {_described(received, expects)}", status)
 
@@ -260,6 +266,12 @@ def _described(received: Received, expects: str) -> str:
     if not received.body:
         return "an empty body"
     if received.payload is None:
+def _is_whole_though_empty(payload: Any, expects: str) -> bool:
+    if type(payload) is not dict or payload.get(expects) != []:
+        return False
+    return expects == "data" or (expects == "output" and payload.get("status") in _MAY_BE_EMPTY)
+
+
         kind = "HTML" if received.body.lstrip()[:1] == b"<" else "broken JSON"
         return f"{kind} where JSON was due"
     return f"no {expects!r} in it"
@@ -286,6 +298,8 @@ def _refused(
 
 
 def _rule_for(status: int, says: str, expects: Optional[str]) -> Rule:
+    elif rule.name == PATH_MISSING.name:
+        detail += " (no such call there, or no such model, or base_url is not the root of the API)"
     for statuses, words, rule in TABLE:
         if status in statuses and (not words or any(word in says for word in words)):
             return rule
@@ -293,6 +307,8 @@ def _rule_for(status: int, says: str, expects: Optional[str]) -> Rule:
         return MODEL_MISSING  # the path is ours and right: what is missing is the model or the deployment
     return SERVER_ERROR if status >= 500 and status != 501 else REJECTED
 
+    if status == 404 and expects == "output":
+        return PATH_MISSING  # most providers have no responses API
 
 def _overridden(rule: Rule, headers: Mapping[str, str]) -> Rule:
     """Let the server's `x-should-retry` have the last word on asking again."""

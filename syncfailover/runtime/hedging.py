@@ -69,8 +69,10 @@ class Hedging:
         self._lore = _Lore()
 
     @classmethod
-    def from_value(cls, after: HedgeAfter, retry: FailoverRetry) -> Optional[Hedging]:
-        """Make one of `hedge_after=`; None switches it off.
+    def from_value(
+        cls, after: HedgeAfter, retry: FailoverRetry, like: Optional[Hedging] = None
+    ) -> Optional[Hedging]:
+        """Make one of `hedge_after=`, that goes on with what `like` has learned; None switches it off.
 
         Raises:
             ConfigurationError: it is neither, or the retry policy forbids to send a request twice.
@@ -83,6 +85,8 @@ class Hedging:
             raise reject(
                 "hedge_after", after, "None with ambiguous='raise', for a hedge sends a request twice"
             )
+        if like is not None:
+            hedging._timer, hedging._lore = like._timer, like._lore
         return hedging
 
     def race(self, attempt: Attempt, second: Second, final: Callable[[Outcome], bool]) -> Optional[Race]:

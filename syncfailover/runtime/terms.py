@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
 
 from urllib3.util.retry import Retry
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Stands for a value that stays as it is, where None means something.
+UNCHANGED = "unchanged"
 #: USD; a budget beyond it is none.
 _MOST_USD = 1e12
 
@@ -40,7 +43,7 @@ class Terms:
 
     """
 
-    __slots__ = ("budget_usd", "hedging", "metrics", "queue_s", "retry", "timeouts")
+    __slots__ = ("_owns_hedging", "budget_usd", "hedging", "metrics", "queue_s", "retry", "timeouts")
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Terms:
         self.timeouts = Timeouts.from_value(timeout)
         self.queue_s = number("queue_timeout", queue_timeout, maximum=1e8)
         self.hedging = Hedging.from_value(hedge_after, self.retry)
+        self._owns_hedging = True
         self.budget_usd = _budget(budget_usd)
         if self.budget_usd is not None:
             _warn_of_unpriced(registry)
@@ -74,13 +78,43 @@ class Terms:
                 raise reject("option", name, "one of " + ", ".join(sorted(OPTIONS)))
         return cls(registry, **options)
 
+    def changed(
+        self,
+        *,
+        timeout: Union[float, Timeouts, None] = None,
+        max_retries: Union[int, Retry, None] = None,
+        queue_timeout: Optional[float] = None,
+        hedge_after: HedgeAfter = UNCHANGED,
+    ) -> Terms:
+        """Return these with other values; counters and budget stay the same ones.
+
+        Raises:
+            ConfigurationError: a value that cannot work.
+
+        """
+        new = copy(self)
+        new._owns_hedging = False
+        if timeout is not None:
+            new.timeouts = self.timeouts_for(timeout)
+        if max_retries is not None:
+            new.retry = FailoverRetry.from_value(max_retries)
+        if queue_timeout is not None:
+            new.queue_s = number("queue_timeout", queue_timeout, maximum=1e8)
+        if hedge_after != UNCHANGED:
+            new.hedging = Hedging.from_value(hedge_after, new.retry, self.hedging)
+            new._owns_hedging = self.hedging is None
+        elif new.hedging is not None and new.retry.ambiguous == "raise":
+            allowed = "hedge_after=None beside ambiguous='raise', for a hedge sends a request twice"
+            raise reject("max_retries", max_retries, allowed)
+        return new
+
     def timeouts_for(self, timeout: Any) -> Timeouts:
         """Return the times of one call; `timeout` is what the call itself asked for."""
         return self.timeouts if timeout is None else self.timeouts.changed(timeout)
 
     def close(self) -> None:
         """End what runs in the background."""
-        if self.hedging is not None:
+        if self.hedging is not None and self._owns_hedging:
             self.hedging.close()
 
 

@@ -35,6 +35,7 @@ TABLE = {
     "key_refused": ("neutral", "anywhere", False, False, "key", 3600.0, False, errors.AuthenticationFailed),
     "forbidden": ("neutral", "anywhere", False, False, "pair", 3600.0, False, errors.RequestRejected),
     "model_not_found": ("neutral", "anywhere", False, False, "pair", 600.0, False, errors.ModelNotFound),
+    "path_not_found": ("neutral", "anywhere", False, False, None, 0.0, False, errors.ModelNotFound),
     "context_length": (
         *("neutral", "a larger context window", False, False, None, 0.0, False),
         errors.ContextLengthExceeded,

@@ -1,0 +1,154 @@
+"""One way to ask for an answer, whichever call of the API it is: whole, or as a stream."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Hashable, Mapping, NamedTuple, Optional, Sequence, Type, Union
+
+from ..caller import Caller, Shown
+from ..extras import is_unset
+from ..runtime.failover import Done
+from ..runtime.timeouts import Timeouts
+from ..stream import ApiStream, Form, story
+from ..validation import one_of, reject
+
+#: What a call may say of its time.
+Timeout = Union[float, Timeouts, None]
+#: What `extra_headers`, `extra_query` and `extra_body` are.
+Extra = Optional[Mapping[str, Any]]
+
+
+class Kind(NamedTuple):
+    """A call of the API that can be answered whole or as a stream."""
+
+    #: Relative to the base URL.
+    path: str
+    #: What a good reply holds; see `classify`.
+    expects: str
+    #: What a stream of it is.
+    stream: Type[ApiStream[Any]]
+    #: What that, and a whole reply, is made of.
+    form: Form
+    #: Whether a stream tells its usage only if it is asked to.
+    asks_for_usage: bool
+
+
+class Part:
+    """A part of a client."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+
+def ask(
+    caller: Caller,
+    kind: Kind,
+    payload: Dict[str, Any],
+    *,
+    model: Optional[str],
+    stream: bool,
+    on_break: str,
+    wire_stream: bool,
+    timeout: Timeout,
+    affinity: Optional[Hashable],
+    extra_headers: Extra,
+    extra_query: Extra,
+    extra_body: Extra,
+) -> Any:
+    """Ask, and return a whole reply or a stream; see `Chat.__call__` for the arguments."""
+    payload = whole_payload(payload, extra_body)
+    home = None if affinity is None else _number_of(affinity)
+    extras = caller.extras_with(extra_headers, extra_query)
+    one_of("on_break", on_break, ("raise", "restart"))
+    if stream and stream is not True:
+        raise reject("stream", Shown(stream), "True or False")
+    if not (stream or wire_stream):
+        done = caller.post(kind.path, kind.expects, model, timeout, payload, home, extras)
+        return replied(kind.form.reply, done)
+    if stream and wire_stream:
+        raise reject("wire_stream", wire_stream, "to be left out with stream=True, which streams already")
+    payload["stream"] = True
+    shows_usage = _ask_for_usage(payload) if kind.asks_for_usage else True
+    run, done = caller.stream(kind.path, model, timeout, payload, home, extras)
+    reading = kind.stream(run, done, kind.form, restarts=on_break == "restart", shows_usage=shows_usage)
+    return reading if stream else reading.collect()
+
+
+def replied(reply: Any, done: Done) -> Any:
+    """Make a reply of what came."""
+    payload = {} if done.received is None else done.received.payload
+    return reply(payload, **story(done))
+
+
+def one_or_more(field: str, value: Any) -> Any:
+    """Accept a text, or a list that is not empty.
+
+    Raises:
+        ConfigurationError: anything else.
+
+    """
+    if isinstance(value, (bytes, Mapping)) or not isinstance(value, Sequence) or not value:
+        raise reject(field, Shown(value), "a text, or a list, that is not empty")
+    return value
+
+
+def whole_payload(payload: Dict[str, Any], extra_body: Extra) -> Dict[str, Any]:
+    """Return the payload, checked, with `extra_body` in it, which wins.
+
+    Raises:
+        ConfigurationError: an option of the client among its fields, or a body that cannot be merged into it.
+
+    """
+    for name in _OF_THE_CLIENT.intersection(payload):
+        allowed = f"to be an option of the client: FailoverClient(..., {name}=...)"
+        raise reject(name, payload[name], allowed)
+    if extra_body is None or is_unset(extra_body):
+        return payload
+    if not isinstance(extra_body, Mapping):
+        raise reject("extra_body", Shown(extra_body), "a mapping of fields to be merged into the payload")
+    for name in ("model", "stream"):
+        if name in extra_body:
+            allowed = f"to be given as {name}=, for it decides how the call is made and read"
+            raise reject(f"extra_body[{name!r}]", Shown(extra_body[name]), allowed)
+    for name in extra_body:
+        if not isinstance(name, str):
+            raise reject("extra_body", Shown(extra_body), "names of fields that are texts")
+    return {**payload, **extra_body}
+
+
+#: Options of a client, which a call does not take; as fields of the payload they would guard nothing.
+_OF_THE_CLIENT = frozenset(
+    {
+        "balancer",
+        "budget_usd",
+        "hedge_after",
+        "max_retries",
+        "probe_when",
+        "queue_size",
+        "queue_timeout",
+        "state",
+    }
+)
+
+
+def _number_of(affinity: Any) -> int:
+    """Return the number that a conversation is known by: its object may change, or be gone, by the next call."""
+    try:
+        return hash(affinity)
+    except Exception as error:
+        raise reject("affinity", Shown(affinity), "something hashable, such as a user's id") from error
+
+
+def _ask_for_usage(payload: Dict[str, Any]) -> bool:
+    """Ask for the usage, unless the caller decides that; tell whether the caller expects to see it."""
+    options = payload.get("stream_options", {})
+    if options is None:  # for a server that does not know the field
+        del payload["stream_options"]
+        return True
+    if not isinstance(options, Mapping):
+        raise reject(
+            "stream_options", options, "an object like {'include_usage': True}, or None to send none"
+        )
+    if "include_usage" in options:
+        return True
+    payload["stream_options"] = {**options, "include_usage": True}
+    return False
