@@ -213,6 +213,8 @@ class Course:
             if in_time and self._pool.is_usable(name, now) and self._spend(now, elsewhere=False):
                 self._quickened |= {name}
                 self._waiting_for = name
+                if self._asked_s(outcome) is None:
+                    self._round = self._round or 1  # this is the first backoff, and the next is longer
                 return Pause(now + quick_s)
         return self._elsewhere(now) or self._another_round(now)
 

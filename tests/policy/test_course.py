@@ -230,6 +230,13 @@ def test_each_endpoint_has_one_quick_retry_per_call(bench):
     assert walk.then("SERVER_ERROR", retry_after_s=2.0).wait() == 0.75
 
 
+def test_the_pause_of_a_quick_retry_is_the_first_backoff(bench):
+    """A lone endpoint that goes on failing is asked less and less often."""
+    walk = Walk(bench("a", failure_threshold=99), 4)
+    pauses = [walk.then("SERVER_ERROR").wait() for _ in range(4)]
+    assert pauses == [0.375, 0.75, 1.5, 3.0]
+
+
 def test_a_quick_retry_of_one_that_went_down_meanwhile_goes_elsewhere(lone):
     """If others tripped its breaker during the pause, the exit is asked."""
     walk = Walk(lone).then("TRANSIENT")
