@@ -33,7 +33,9 @@ class Changes:
 
     def of_key(self, node: Node, reason: str, seconds: float) -> None:
         """Tell that an endpoint's key is not used for a while: somebody has to see to it."""
-        self.outbox.append(Event("key_rests", node.name, None, None, f"{reason}; not used for {seconds:.0f} s"))
+        self.outbox.append(
+            Event("key_rests", node.name, None, None, f"{reason}; not used for {seconds:.0f} s")
+        )
 
     def of_breaker(self, node: Node, everybody: Iterable[Node], now: float) -> None:
         """Tell what its breaker has done, and whether anybody is left."""

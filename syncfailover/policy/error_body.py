@@ -60,6 +60,7 @@ _STATUS_OF_TYPE = {
     "invalid_api_key": 401,
     "overloaded_error": 529,
     "server_is_overloaded": 503,
+    "service_unavailable_error": 503,
     "permission_error": 403,
     "invalid_request_error": 400,
     "invalid_prompt": 400,
@@ -71,7 +72,6 @@ _STATUS_OF_TYPE = {
     "server_error": 500,
     "api_error": 500,
     "timeout_error": 504,
-}
     # of the responses API
     "bio_policy": 400,
     "data_residency_mismatch": 400,
@@ -91,9 +91,11 @@ _STATUS_OF_TYPE = {
     "misalignment_policy_violation": 400,
     "unsupported_image_media_type": 400,
     "vector_store_timeout": 500,
+}
 
 
 def _inner_status(error: Dict[str, Any]) -> Optional[int]:
+    found = None
     for field in ("code", "status", "type"):
         value = error.get(field)
         if isinstance(value, str) and len(value) == 3 and value.isdecimal() and value.isascii():
@@ -101,5 +103,7 @@ def _inner_status(error: Dict[str, Any]) -> Optional[int]:
         if isinstance(value, int) and 400 <= value <= 599:
             return value
         if isinstance(value, str) and value in _STATUS_OF_TYPE:
-            return _STATUS_OF_TYPE[value]
-    return None
+            found = _STATUS_OF_TYPE[value]
+            if value != "invalid_request_error":  # DeepSeek's code for everything; the type may say more
+                return found
+    return found

@@ -144,7 +144,11 @@ TABLE: Tuple[Row, ...] = (
     Row((402,), (), QUOTA),
     Row((401,), (), KEY_REFUSED),
     Row((400,), ("api key not valid", "api_key_invalid"), KEY_REFUSED),
-    Row((400,), ("reached your specified api usage limits", "credit balance is too low"), QUOTA),
+    Row(
+        (400,),
+        ("reached your specified api usage limits", "credit balance is too low", "insufficient balance"),
+        QUOTA,
+    ),
     Row((400, 413, 422), _TOO_LONG, CONTEXT_LENGTH),
     Row((400, 403), _FILTER, FILTERED),
     Row((403,), (), FORBIDDEN),
@@ -239,12 +243,12 @@ def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_no
     items = payload[expects]
     if type(items) is not list:
         return Outcome(NO_ANSWER, f"HTTP 200 with {expects!r} that is no list", received.status)
+    if expects == "output" and payload.get("status") in _NO_RESPONSE:
+        return Outcome(NO_ANSWER, f"HTTP 200 with status {payload['status']!r}", received.status)
     first = items[0]
     if expects == "choices" and type(first) is dict and type(first.get("message", {})) is not dict:
         return Outcome(NO_ANSWER, "HTTP 200 with a message that is no object", received.status)
     if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
-    if expects == "output" and payload.get("status") in _NO_RESPONSE:
-        return Outcome(NO_ANSWER, f"HTTP 200 with status {payload['status']!r}", received.status)
         error = first.get("error") if type(first) is dict else None
         return _refused(received, received.status, error_of({"error": error or {}}), expects, wall_now)
     return SUCCEEDED
@@ -262,16 +266,16 @@ def _no_answer(received: Received, expects: str, wall_now: float) -> Outcome:
     return Outcome(NO_ANSWER, f"HTTP {status} with {_described(received, expects)}", status)
 
 
-def _described(received: Received, expects: str) -> str:
-    if not received.body:
-        return "an empty body"
-    if received.payload is None:
 def _is_whole_though_empty(payload: Any, expects: str) -> bool:
     if type(payload) is not dict or payload.get(expects) != []:
         return False
     return expects == "data" or (expects == "output" and payload.get("status") in _MAY_BE_EMPTY)
 
 
+def _described(received: Received, expects: str) -> str:
+    if not received.body:
+        return "an empty body"
+    if received.payload is None:
         kind = "HTML" if received.body.lstrip()[:1] == b"<" else "broken JSON"
         return f"{kind} where JSON was due"
     return f"no {expects!r} in it"
@@ -294,21 +298,21 @@ def _refused(
     detail = f"{shown}: {said}" if said else shown
     if rule.name == MODEL_MISSING.name:
         detail += " (no such model there, or base_url is not the root of the API)"
+    elif rule.name == PATH_MISSING.name:
+        detail += " (no such call there, or no such model, or base_url is not the root of the API)"
     return Outcome(rule, detail, judged or status, error.code, retry_after(received.headers, wall_now))
 
 
 def _rule_for(status: int, says: str, expects: Optional[str]) -> Rule:
-    elif rule.name == PATH_MISSING.name:
-        detail += " (no such call there, or no such model, or base_url is not the root of the API)"
     for statuses, words, rule in TABLE:
         if status in statuses and (not words or any(word in says for word in words)):
             return rule
+    if status == 404 and expects == "output":
+        return PATH_MISSING  # most providers have no responses API
     if status == 404 and expects is not None:
         return MODEL_MISSING  # the path is ours and right: what is missing is the model or the deployment
     return SERVER_ERROR if status >= 500 and status != 501 else REJECTED
 
-    if status == 404 and expects == "output":
-        return PATH_MISSING  # most providers have no responses API
 
 def _overridden(rule: Rule, headers: Mapping[str, str]) -> Rule:
     """Let the server's `x-should-retry` have the last word on asking again."""
