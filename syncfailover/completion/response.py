@@ -10,7 +10,7 @@ from .parts import joined, string
 #: The event that brings text.
 _TEXT_DELTA = "response.output_text.delta"
 #: The events that bring the whole response, at the end.
-_LAST = frozenset({"response.completed", "response.incomplete"})
+_LAST = ("response.completed", "response.incomplete")
 
 
 class ResponseEvent(StreamEvent):
