@@ -15,7 +15,8 @@ def add_to(commands: Any) -> None:
         help="play an endpoint that fails on command",
         description="Play an OpenAI-compatible endpoint until Ctrl-C. The first line printed is its base URL, then "
         "comes one line per request with what it was answered with. A SPEC is a fault, such as status:503, "
-        "status:429,retry-after=2, hang, reset, refuse:5, html, ok,delay_s=0.5.",
+        "status:429,retry-after=2, hang, reset, refuse:5, html, ok,delay_s=0.5, stream:100,interval_s=0.05, "
+        "stream_cut:3, stream_stall:3.",
     )
     parser.set_defaults(command=_upstream)
     add = parser.add_argument

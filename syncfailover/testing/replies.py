@@ -60,12 +60,9 @@ class Replies:
                 400, openai_error(400, "We could not parse the JSON body of your request."), ok.headers
             )
         body = handler(asked, len(message.body), ok)
-        stream = _STREAMS.get(route[1]) if asked.get("stream") is True else None
-        return (
-            as_response(200, body, ok.headers)
-            if stream is None
-            else as_stream(stream(body, asked), ok.headers)
-        )
+        if asked.get("stream") is True and route[1] in _STREAMS:
+            return as_stream(_STREAMS[route[1]](body, asked), ok.headers)
+        return as_response(200, body, ok.headers)
 
     def _model_list(self, _asked: Dict[str, Any], _size: int, _ok: Ok) -> Dict[str, Any]:
         entries = [{"id": name, "object": "model", "created": 0, "owned_by": "fake"} for name in self._models]

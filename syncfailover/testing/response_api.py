@@ -14,7 +14,7 @@ Json = Dict[str, Any]
 
 
 def response_from(completion: Mapping[str, Any]) -> Json:
-    """Say what a chat completion says, as a Response."""
+    """Say what a chat completion says, as a Response; with no ``finish_reason`` it is not finished."""
     (choice, *_) = completion["choices"]
     number = completion["id"].rpartition("-")[2]
     reason = choice["finish_reason"]
@@ -67,14 +67,14 @@ def _output(number: str, message: Mapping[str, Any]) -> Iterator[Json]:
             "status": "completed",
             "content": [_part(message["content"])],
         }
-    for index, call in enumerate(message.get("tool_calls") or []):
+    calls = (call for call in message.get("tool_calls") or [] if "function" in call)
+    for index, call in enumerate(calls):
         yield {
             "id": f"fc_{number}_{index}",
             "type": "function_call",
             "status": "completed",
             "call_id": call["id"],
-            "name": call["function"]["name"],
-            "arguments": call["function"]["arguments"],
+            **call["function"],  # name and arguments
         }
 
 
@@ -116,17 +116,17 @@ def _call_events(item: Json, place: Json) -> Iterator[Json]:
 
 
 def _usage(usage: Mapping[str, Any]) -> Json:
-    """Rename the counts of a chat completion, where they are the usual ones."""
+    """Rename the counts of a chat completion; others are somebody's own."""
     if "prompt_tokens" not in usage:
         return dict(usage)
     return {
         "input_tokens": usage["prompt_tokens"],
-        "input_tokens_details": {
-            "cached_tokens": 0,
-            "cache_write_tokens": 0,
-            **(usage.get("prompt_tokens_details") or {}),
-        },
-        "output_tokens": usage["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": 0, **(usage.get("completion_tokens_details") or {})},
-        "total_tokens": usage["total_tokens"],
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0, **_details(usage, "prompt")},
+        "output_tokens": usage.get("completion_tokens", 0),
+        "output_tokens_details": {"reasoning_tokens": 0, **_details(usage, "completion")},
+        "total_tokens": usage.get("total_tokens", 0),
     }
+
+
+def _details(usage: Mapping[str, Any], of: str) -> Mapping[str, Any]:
+    return usage.get(f"{of}_tokens_details") or {}

@@ -80,12 +80,7 @@ class Stream(Fault):
 
 @dataclasses.dataclass(frozen=True)
 class _Break(Fault):
-    """Stream well at first.
-
-    :param after: how many tokens come before it; with 0 the stream has begun, but said nothing.
-    :param tokens: how many the stream would have, instead of the upstream's text.
-    :param interval_s: seconds between two tokens.
-    """
+    """Stream well at first: what all the others here have in common."""
 
     after: int = 1
     tokens: Optional[int] = None
@@ -116,6 +111,9 @@ class _Break(Fault):
 class StreamCut(_Break):
     """Break a stream off, without ``finish_reason`` and ``[DONE]``. Asked for no stream, cut the reply short.
 
+    :param after: how many tokens come first; with 0 the stream has begun, but said nothing.
+    :param tokens: how many it would have had, instead of the upstream's text.
+    :param interval_s: seconds between two tokens.
     :param how: a ``"reset"``, or a close of the connection where more ``"chunked"`` coding or a longer
         ``"content-length"`` had been promised, or nothing (``"close"``), in which case only the events can tell.
     """
@@ -135,6 +133,9 @@ class StreamCut(_Break):
 class StreamStall(_Break):
     """Go silent in mid-stream, with the connection open. Asked for no stream, never answer.
 
+    :param after: how many tokens come first; with 0 the stream has begun, but said nothing.
+    :param tokens: how many it would have had, instead of the upstream's text.
+    :param interval_s: seconds between two tokens.
     :param comments_every_s: seconds between the comments that still come; ``None`` for utter silence.
     """
 
@@ -152,6 +153,9 @@ class StreamStall(_Break):
 class StreamError(_Break):
     """Report an error in mid-stream and end it well. Asked for no stream, send the error alone.
 
+    :param after: how many tokens come first; with 0 the stream has begun, but said nothing.
+    :param tokens: how many it would have had, instead of the upstream's text.
+    :param interval_s: seconds between two tokens.
     :param body: the event's data; by default an error as OpenAI writes it.
     :param done: whether ``data: [DONE]`` follows, as with vLLM.
     :param event: the event's name; by default it has one where all have.
@@ -178,13 +182,17 @@ class StreamError(_Break):
         if not events.are_typed:
             return Event(json_bytes(_failure()), name)
         number = len(events.opening) + min(self.after, len(events.tokens))
-        return Event(json_bytes({"type": "error", **_failure()["error"], "sequence_number": number}), name)
+        error = {**_failure()["error"], "type": "error", "code": "server_error", "sequence_number": number}
+        return Event(json_bytes(error), name)
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamGarbage(_Break):
     """Send an event that is no JSON, then go on well. Asked for no stream, send broken JSON.
 
+    :param after: how many tokens come first; with 0 the stream has begun, but said nothing.
+    :param tokens: how many it would have had, instead of the upstream's text.
+    :param interval_s: seconds between two tokens.
     :param data: the event's data.
     """
 

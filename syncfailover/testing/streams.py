@@ -65,7 +65,7 @@ def _events(
     def event(choice: Json) -> Event:
         return Event(json_bytes({**frame, "choices": [choice]}))
 
-    usage = [Event(json_bytes({**reply, "object": frame["object"], "choices": []}))] if with_usage else []
+    usage = [Event(json_bytes({**reply, "choices": []}))] if with_usage else []
     return Events(
         [event(choice) for choice in opening],
         [event(choice) for choice in tokens],
@@ -96,7 +96,10 @@ def _deltas(message: Mapping[str, Any]) -> Iterator[Json]:
 
 
 def _call_deltas(index: int, call: Mapping[str, Any]) -> Iterator[Json]:
-    function = call["function"]
-    yield {"tool_calls": [{**call, "index": index, "function": {**function, "arguments": ""}}]}
-    for piece in arguments_of(function["arguments"]):
-        yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+    """Name the tool, and then say in pieces what it is called with."""
+    kind = "custom" if "custom" in call else "function"
+    said = "input" if kind == "custom" else "arguments"
+    tool = call[kind]
+    yield {"tool_calls": [{**call, "index": index, kind: {**tool, said: ""}}]}
+    for piece in arguments_of(tool[said]):
+        yield {"tool_calls": [{"index": index, kind: {said: piece}}]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 import requests
@@ -24,6 +24,21 @@ class Reply(NamedTuple):
     def json(self) -> Any:
         """Parse the body."""
         return json.loads(self.body)
+
+    def events(self) -> List[Tuple[Optional[str], str]]:
+        """Parse the body as a stream: name and data of each event, as lines with a space after the colon have them."""
+        found = []
+        for block in self.body.decode().split("\n\n")[:-1]:
+            lines = [line.partition(": ")[::2] for line in block.split("\n")]
+            name = next((value for field, value in lines if field == "event"), None)
+            found.append((name, "\n".join(value for field, value in lines if field == "data")))
+        return found
+
+    def chunks(self) -> List[Any]:
+        """Parse the data of each event but ``[DONE]``, which has to be the last."""
+        data = [text for _name, text in self.events()]
+        assert "[DONE]" not in data[:-1]
+        return [json.loads(text) for text in data if text != "[DONE]"]
 
 
 def call(

@@ -16,6 +16,11 @@ from syncfailover.testing import (
     Refuse,
     Reset,
     Status,
+    Stream,
+    StreamCut,
+    StreamError,
+    StreamGarbage,
+    StreamStall,
     Trickle,
     Truncate,
     WrongLength,
@@ -44,6 +49,17 @@ DATA = [
     ({"fault": "redirect", "location": "http://a/"}, Redirect("http://a/")),
     ({"fault": "refuse", "for_s": 1}, Refuse(1)),
     ({"fault": "blackhole"}, Blackhole()),
+    (
+        {"fault": "stream", "tokens": 10, "newline": "\r\n", "done": False},
+        Stream(10, newline="\r\n", done=False),
+    ),
+    ({"fault": "stream_cut", "after": 3, "how": "close"}, StreamCut(3, how="close")),
+    ({"fault": "stream_stall", "comments_every_s": 0.1}, StreamStall(comments_every_s=0.1)),
+    (
+        {"fault": "stream_error", "body": {"error": "no"}, "event": "error"},
+        StreamError(body={"error": "no"}, event="error"),
+    ),
+    ({"fault": "stream_garbage", "data": "{", "tokens": 3}, StreamGarbage(tokens=3, data=b"{")),
 ]
 
 
@@ -73,6 +89,14 @@ def test_every_fault_can_be_written_as_data(data, fault):
         ("raw:hello,close=false", Raw(b"hello", close=False)),
         ("redirect:https://example.org:8443/v1", Redirect("https://example.org:8443/v1")),
         ("refuse:1.5", Refuse(1.5)),
+        (
+            "stream:100,interval_s=0.05,coding=gzip,done=false,x-a=b",
+            Stream(100, interval_s=0.05, coding="gzip", done=False, headers={"X-A": "b"}),
+        ),
+        ('stream,newline="\\r\\n",space=false', Stream(newline="\r\n", space=False)),
+        ("stream_cut:3,how=close", StreamCut(3, how="close")),
+        ("stream_stall:3,tokens=10,comments_every_s=0.5", StreamStall(3, 10, comments_every_s=0.5)),
+        ("stream_error:0,event=error,done=true", StreamError(0, event="error", done=True)),
     ],
 )
 def test_a_word_on_the_command_line_is_a_fault(text, fault):
@@ -102,6 +126,20 @@ def test_a_word_on_the_command_line_is_a_fault(text, fault):
             {"fault": "truncate", "how": "rudely"},
             "Truncate.how: 'rudely' is not one of content-length, chunked, close",
         ),
+        ({"fault": "stream", "tokens": -1}, "Stream.tokens: -1 is not an integer, 0 or more, or None"),
+        (
+            {"fault": "stream", "newline": "\n\n"},
+            "Stream.newline: '\\n\\n' is not one of '\\n', '\\r\\n', '\\r'",
+        ),
+        (
+            {"fault": "stream", "coding": "br"},
+            "Stream.coding: 'br' is not one of chunked, gzip, content-length, close",
+        ),
+        (
+            {"fault": "stream", "comments_every_s": 0},
+            "Stream.comments_every_s: 0 is not a number of seconds above 0",
+        ),
+        ({"fault": "stream_cut", "after": None}, "StreamCut.after: None is not an integer, 0 or more"),
         (
             {"fault": "trickle", "bytes_per_write": 0},
             "Trickle.bytes_per_write: 0 is not an integer, 1 or more",
