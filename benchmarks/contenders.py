@@ -110,6 +110,19 @@ def openai_sdk(origins):
     return call, lambda reply: reply.choices[0].message.content
 
 
+def failover_openai(origins):
+    import openai  # noqa: F401 - where it is not installed, there is nothing to measure
+
+    from syncfailover.contrib.openai import failover_openai as make
+
+    client = make(client_of(endpoints_of(origins)))
+
+    def call():
+        return client.chat.completions.create(model=MODEL, messages=MESSAGES, **OPTIONS)
+
+    return call, lambda reply: reply.choices[0].message.content
+
+
 def litellm_router(origins):
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its price list would be fetched from the net
     import litellm
@@ -180,6 +193,7 @@ PREPARED = "prepared request, HTTPAdapter.send"
 ELASTIC = "elastic-transport"
 TENACITY = "requests + tenacity"
 OPENAI = "openai SDK"
+FAILOVER_OPENAI = "**syncfailover** contrib.openai"
 LITELLM = "litellm Router"
 #: Without these there is nothing to compare; the others take part where they are installed.
 REQUIRED = (BASELINE, CHAT, SESSION)
@@ -194,5 +208,6 @@ CONTENDERS = {
     SESSION: session_post,
     TENACITY: requests_and_tenacity,
     OPENAI: openai_sdk,
+    FAILOVER_OPENAI: failover_openai,
     LITELLM: litellm_router,
 }

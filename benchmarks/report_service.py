@@ -9,7 +9,7 @@ import idle
 import options
 import threads
 from endpoint import SERVICE_S
-from report import Section, over_limit, row, verdict
+from report import RESIDENT_LIMIT, Section, over_limit, row, verdict
 
 #: The least that `client.chat` may reach of the baseline's throughput.
 THREADS_LEAST = 1.60
@@ -21,8 +21,6 @@ OPTION_LIMITS = {
 IDLE_LIMIT = 0.005
 #: A leak of one small object per probe would be 8,000 blocks, and more than this if only one probe in eight leaked.
 BLOCKS_LIMIT = 1_000
-#: The allocator takes and returns memory by the arena: 256 KiB before Python 3.10, 1 MiB since.
-RESIDENT_LIMIT = 1 << 20
 #: What a breaker needs to open, and the time after which it lets one through again.
 FAILURES_TO_OPEN, RECOVERY_S = 3, 30.0
 #: A 429 does not open the breaker: it names the time after which A may be asked again.

@@ -20,10 +20,15 @@ import imports
 import options
 import report
 import report_service
+import report_streams
+import stream_contenders
+import stream_upstream
+import streams
 import threads
 from upstream import NginxMissing, Upstream
 
-_PARTS = ("calls", "imports", "choosing", "threads", "options", "idle", "drill")
+_PARTS = ("calls", "imports", "choosing", "threads", "options", "idle", "streams", "drill")
+_STREAMS = 31, streams.CHUNKS, 400, streams.MEMORY_BYTES
 _DRILL = drill.ALL_FAULTS, drill.FULL
 _QUICK_DRILL = ("kill", "hang"), drill.QUICK
 _RESULTS = measure.HERE / "RESULTS.md"
@@ -41,6 +46,7 @@ def main(arguments):
         "threads": lambda quick: _threads(5 if quick else 31),
         "options": lambda quick: _options(*(12, 20) if quick else (240, 50)),
         "idle": lambda quick: _idle(*(10, 500, 2_000) if quick else (60, idle.SETTLED, idle.PROBES)),
+        "streams": lambda quick: _streams(*(5, 1_000, 100, 10_000_000) if quick else _STREAMS),
         "drill": lambda quick: _drill(*(_QUICK_DRILL if quick else _DRILL)),
     }
     try:
@@ -79,7 +85,12 @@ def _calls(rounds, block, names=None):
         name: [(wall / block * 1e3, cpu / block * 1e3) for wall, cpu in of] for name, of in results.items()
     }
     baseline_ms = measure.absolute(each)[contenders.BASELINE]
-    return report.calls(measure.ratios(results, contenders.BASELINE), baseline_ms, absent, served)
+    through_sdk = ()
+    if contenders.OPENAI in results and contenders.FAILOVER_OPENAI in results:
+        through_sdk = measure.ratios(results, contenders.OPENAI)[contenders.FAILOVER_OPENAI]
+    return report.calls(
+        measure.ratios(results, contenders.BASELINE), through_sdk, baseline_ms, absent, served
+    )
 
 
 def _imports(rounds):
@@ -151,6 +162,40 @@ def _idle(seconds, settled, probes):
     with Upstream(logged=True) as upstream:
         memory = idle.growth(upstream, settled, probes)
     return report_service.idling(share, seconds, memory, (settled, probes))
+
+
+def _streams(rounds, chunks, paced, size):
+    with streams.StreamUpstream() as upstream:
+        readers, absent = streams.readers_for(stream_contenders.READERS, upstream.base)
+        single = [reader for reader in readers if reader.name in stream_contenders.PIECEWISE]
+        try:
+            _say(f"streams: {rounds} rounds of {chunks:,} chunks at full speed ...")
+            costs = _rounds_of_readers(readers, rounds, lambda reader: reader.cost(chunks))
+            _say(f"streams: {rounds} rounds of {paced} paced chunks ...")
+            delays = _rounds_of_readers(single, rounds, lambda reader: reader.delays(paced))
+            _say(f"streams: {rounds} rounds of {streams.FIRSTS} first chunks ...")
+            firsts = _rounds_of_readers(single, rounds, lambda reader: reader.firsts())
+        finally:
+            for reader in readers:
+                reader.close()
+        _say(f"streams: memory over {size / 1e6:.0f} MB ...")
+        kinds = stream_upstream.USUAL, stream_upstream.PADDED, stream_upstream.LONG
+        memory = {kind: streams.memory_of(upstream.base, kind, size) for kind in kinds}
+    return report_streams.streaming(
+        measure.ratios(costs, stream_contenders.OPENAI),
+        measure.absolute(costs),
+        measure.absolute(delays),
+        measure.ratios(firsts, stream_contenders.BARE),
+        measure.absolute(firsts),
+        memory,
+        absent,
+    )
+
+
+def _rounds_of_readers(readers, rounds, ask):
+    measures = {reader.name: lambda reader=reader: ask(reader) for reader in readers}
+    measure.rounds_of(measures, 1)
+    return measure.rounds_of(measures, rounds)
 
 
 def _drill(faults, times):
