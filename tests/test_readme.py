@@ -1,6 +1,7 @@
 """What README.md and docs/ say is run and compared with the code, so that it cannot go stale."""
 
 import inspect
+import operator
 import random
 import re
 import shlex
@@ -31,6 +32,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOW_IT_WORKS = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 STREAMS = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+OPENAI = (ROOT / "docs" / "openai.md").read_text(encoding="utf-8")
 
 
 class Block(NamedTuple):
@@ -46,7 +48,12 @@ def blocks(name: str, text: str) -> List[Block]:
     return [Block(f"{name}:{text[: match.start()].count(chr(10)) + 1}", match[1]) for match in found]
 
 
-BLOCKS = [*blocks("README", README), *blocks("testing", TESTING), *blocks("streams", STREAMS)]
+BLOCKS = [
+    *blocks("README", README),
+    *blocks("testing", TESTING),
+    *blocks("streams", STREAMS),
+    *blocks("openai", OPENAI),
+]
 TEN_LINES = BLOCKS[0]
 #: The pages' made-up hosts, which are replaced by an upstream's address; mocked URLs stay as they are.
 PLACEHOLDERS = ("https://vllm.example.com", "https://hosted.example.com")
@@ -224,6 +231,31 @@ def test_the_faults_of_the_testing_page_are_those_of_the_package() -> None:
     assert listed == real
 
 
+def test_the_calls_of_the_openai_page_are_those_of_the_client() -> None:
+    """docs/openai.md lists every call, with its keywords in order, whether it streams, and what it returns."""
+    listed = {
+        row[0].strip("`"): (re.findall(r"`(\w+)`", row[1]), row[2], re.findall(r"`(\w+)`", row[3]))
+        for row in table(OPENAI, "## What is covered")
+    }
+    client = FailoverClient([Endpoint("a", "http://127.0.0.1:9")])
+    real = {"with_options": FailoverClient.with_options}
+    for place in ("chat.completions", "completions", "responses", "embeddings", "models"):
+        part = type(operator.attrgetter(place)(client))
+        found = {name: value for name, value in vars(part).items() if inspect.isfunction(value)}
+        real.update({f"{place}.{name}": value for name, value in found.items() if not name.startswith("_")})
+    assert set(listed) == set(real)
+    for call, (keywords, streams, returns) in listed.items():
+        taken = [name for name, _default in parameters(real[call]) if name != "self"]
+        assert keywords == taken, call
+        assert streams == ("yes" if "stream" in taken else "no"), call
+        assert returns == re.findall(r"\b[A-Z]\w+(?=\W|$)", plain_return(real[call])), call
+
+
+def plain_return(function: Callable[..., Any]) -> str:
+    """Return the annotation of what a function returns, without the word Union."""
+    return str(function.__annotations__["return"]).replace("Union", "")
+
+
 def test_the_events_are_those_of_the_code() -> None:
     """The README names every event that `client.on` accepts."""
     sentence = re.search(r"^Events: (.*?)\.\s", README, re.MULTILINE | re.DOTALL)
@@ -237,6 +269,7 @@ def test_the_events_are_those_of_the_code() -> None:
         "README.md",
         "docs/configuration.md",
         "docs/how-it-works.md",
+        "docs/openai.md",
         "docs/streams.md",
         "docs/testing.md",
     ],
