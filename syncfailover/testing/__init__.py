@@ -21,6 +21,7 @@ from .faults import (
     Truncate,
     WrongLength,
 )
+from .flow import Flow, Step
 from .log import Channel, SeenRequest
 from .spec import fault_from, parse_fault
 from .stream_faults import Stream, StreamCut, StreamError, StreamGarbage, StreamStall
@@ -36,6 +37,7 @@ __all__ = [
     "ErrorBody",
     "FakeUpstream",
     "Fault",
+    "Flow",
     "GarbageJson",
     "Hang",
     "Html",
@@ -48,6 +50,7 @@ __all__ = [
     "SeenRequest",
     "State",
     "Status",
+    "Step",
     "Stream",
     "StreamCut",
     "StreamError",

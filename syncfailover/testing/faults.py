@@ -53,9 +53,8 @@ class Ok(Fault):
         whole = reply(self)
         if whole.events is None:
             return Answer(whole, delay_s=self.delay_s)
-        return Answer(
-            Flow(whole, (Step(event.encode()) for event in whole.events.all())), delay_s=self.delay_s
-        )
+        steps = (Step(event.encode()) for event in whole.events.all())
+        return Answer(Flow(whole, steps), delay_s=self.delay_s)
 
 
 #: What a healthy upstream says to the request at hand.

@@ -9,9 +9,14 @@ import zlib
 import pytest
 
 from syncfailover.testing import (
+    Answer,
     ErrorBody,
+    Fault,
+    Flow,
     GarbageJson,
     Hang,
+    Ok,
+    Step,
     Stream,
     StreamCut,
     StreamError,
@@ -339,6 +344,22 @@ def test_a_truncated_reply_may_end_in_a_reset(fake_upstream, ask):
     fake_upstream.script(Truncate(how="reset"))
     with pytest.raises(ConnectionResetError):
         ask()
+
+
+def test_a_fault_of_ones_own_may_take_its_time(fake_upstream, ask):
+    """Anybody may say step by step what goes out, and how."""
+
+    class Backwards(Fault):
+        """Stream the events in the wrong order."""
+
+        def answer(self, reply):
+            """Turn the healthy reply around."""
+            whole = reply(Ok())
+            return Answer(Flow(whole, [Step(event.encode(), 0.001) for event in whole.events.all()][::-1]))
+
+    fake_upstream.script(Backwards())
+    events = ask(payload={"stream": True}).events()
+    assert (events[0], len(events)) == ((None, "[DONE]"), 6)
 
 
 # Who left
