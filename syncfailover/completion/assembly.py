@@ -16,9 +16,9 @@ from .parts import (
     Pieces,
     Text,
     integer,
-    joined,
     string,
 )
+from .rope import Rope
 from .tool_calls import Function, ToolCalls
 
 #: Choices of a higher index are ignored; OpenAI's `n` ends here.
@@ -43,7 +43,7 @@ class _Audio(Pieces):
 
 
 class _Message(Pieces):
-    """A message, put together out of deltas; its text is kept in the given list."""
+    """A message, put together out of deltas; its text is kept in the given rope."""
 
     __slots__ = ()
     kinds: ClassVar[Kinds] = {
@@ -59,9 +59,9 @@ class _Message(Pieces):
         "tool_calls": ToolCalls,
     }
 
-    def __init__(self, tokens: List[str]) -> None:
+    def __init__(self, rope: Rope) -> None:
         super().__init__()
-        self.parts["content"] = Content(tokens)
+        self.parts["content"] = Content(rope)
 
     def whole(self) -> Dict[str, Any]:
         """Return the message."""
@@ -99,9 +99,9 @@ class _ChatChoice(Pieces):
     kinds: ClassVar[Kinds] = {"finish_reason": Last, "index": Ignored, "logprobs": _ChatLogprobs}
     defaults: ClassVar[Mapping[str, Any]] = {"finish_reason": "stop", "logprobs": None}
 
-    def __init__(self, tokens: List[str]) -> None:
+    def __init__(self, rope: Rope) -> None:
         super().__init__()
-        self.parts["delta"] = _Message(tokens)
+        self.parts["delta"] = _Message(rope)
 
     def whole(self) -> Dict[str, Any]:
         """Return the choice."""
@@ -117,29 +117,29 @@ class _TextChoice(Pieces):
     kinds: ClassVar[Kinds] = {"finish_reason": Last, "index": Ignored, "logprobs": _TextLogprobs}
     defaults: ClassVar[Mapping[str, Any]] = {"finish_reason": "stop", "logprobs": None}
 
-    def __init__(self, tokens: List[str]) -> None:
+    def __init__(self, rope: Rope) -> None:
         super().__init__()
-        self.parts["text"] = Text(tokens)
+        self.parts["text"] = Text(rope)
 
 
 class _Assembly:
     """What both kinds of stream have in common."""
 
-    __slots__ = ("_choices", "_fields", "_kind", "_new_choice", "_tokens", "usage")
+    __slots__ = ("_choices", "_fields", "_kind", "_new_choice", "_rope", "usage")
 
-    def __init__(self, kind: str, choice: Callable[[List[str]], Pieces]) -> None:
+    def __init__(self, kind: str, choice: Callable[[Rope], Pieces]) -> None:
         #: The latest usage; with OpenAI, in the last chunk if the request asks for it.
         self.usage: Optional[Dict[str, Any]] = None
         self._kind = kind
         self._new_choice = choice
         self._fields: Dict[str, Any] = {}
         self._choices: Dict[int, Pieces] = {}
-        self._tokens: List[str] = []  # the text of choice 0
+        self._rope = Rope()  # the text of choice 0
 
     @property
     def text(self) -> str:
         """The text of choice 0 so far."""
-        return joined(self._tokens)
+        return self._rope.text
 
     def add(self, chunk: Dict[str, Any]) -> None:
         """Take in the next chunk: any JSON object; what is strange in it is left out."""
@@ -180,13 +180,13 @@ class _Assembly:
 
     def _at(self, index: int) -> Pieces:
         if index not in self._choices:
-            self._choices[index] = self._new_choice([] if index else self._tokens)
+            self._choices[index] = self._new_choice(Rope() if index else self._rope)
         return self._choices[index]
 
     def _whole_choices(self) -> List[Dict[str, Any]]:
         choices = dict(self._choices)
-        if 0 not in choices and (self._tokens or not choices):
-            choices[0] = self._new_choice(self._tokens)
+        if 0 not in choices and (self._rope or not choices):
+            choices[0] = self._new_choice(self._rope)
         return [{"index": index, **(choices[index].whole() or {})} for index in sorted(choices)]
 
 
@@ -208,7 +208,7 @@ class ChatAssembly(_Assembly):
         if token is None:
             super()._add_choices(choices)
         else:
-            self._tokens.append(token)
+            self._rope.append(token)
 
 
 class TextAssembly(_Assembly):

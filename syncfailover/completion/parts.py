@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, ClassVar, Dict, List, Mapping, Optional, Protocol, Tuple, Type, Union
 
+from .rope import Rope
+
 Takes = Union[Type[Any], Tuple[Type[Any], ...]]
 Kinds = Mapping[str, Callable[[], "Part"]]
 
@@ -30,20 +32,6 @@ def integer(value: Any) -> int:
     if type(value) is float and abs(value) < 2**53:  # some servers send a time with its fraction
         return int(value)
     return value if type(value) is int else 0
-
-
-def joined(pieces: List[str]) -> str:
-    """Join pieces of text, also where a character was cut in two.
-
-    JSON writes an emoji as two escapes, and a chunk may end between them. A half without its other half, which can
-    be neither printed nor encoded, becomes U+FFFD.
-    """
-    text = "".join(pieces)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 class Part(Protocol):
@@ -153,21 +141,21 @@ class Number:
 
 
 class Text:
-    """Text in pieces, which may be kept in a list that somebody else appends to as well."""
+    """Text in pieces, which may be kept in a rope that somebody else appends to as well."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_rope",)
     takes: ClassVar[Takes] = str
 
-    def __init__(self, pieces: Optional[List[str]] = None) -> None:
-        self._pieces: List[str] = [] if pieces is None else pieces
+    def __init__(self, rope: Optional[Rope] = None) -> None:
+        self._rope = Rope() if rope is None else rope
 
     def add(self, value: Any) -> None:
         """Append a piece."""
-        self._pieces.append(value)
+        self._rope.append(value)
 
     def whole(self) -> str:
         """Return the text."""
-        return joined(self._pieces)
+        return self._rope.whole()
 
 
 class Content(Text):
@@ -179,10 +167,12 @@ class Content(Text):
     def add(self, value: Any) -> None:
         """Append a string, or the text in a list."""
         if type(value) is not list:
-            self._pieces.append(value)
+            self._rope.append(value)
             return
         texts = (part.get("text") if type(part) is dict else part for part in value)
-        self._pieces.extend(text for text in texts if type(text) is str)
+        for text in texts:
+            if type(text) is str:
+                self._rope.append(text)
 
 
 class Items:

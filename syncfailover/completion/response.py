@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from .chunk import StreamEvent
-from .parts import joined, string
+from .parts import string
+from .rope import Rope
 
 #: The event that brings text.
 _TEXT_DELTA = "response.output_text.delta"
@@ -30,10 +31,10 @@ class ResponseEvent(StreamEvent):
 class ResponsesAssembly:
     """Events of a stream, put together into the response that would have been sent without streaming."""
 
-    __slots__ = ("_items", "_last", "_latest", "_tokens")
+    __slots__ = ("_items", "_last", "_latest", "_rope")
 
     def __init__(self) -> None:
-        self._tokens: List[str] = []
+        self._rope = Rope()
         self._items: Dict[Any, Dict[str, Any]] = {}
         #: The latest response that an event brought, and the one that the last event brought.
         self._latest: Dict[str, Any] = {}
@@ -42,7 +43,7 @@ class ResponsesAssembly:
     @property
     def text(self) -> str:
         """The text so far."""
-        return joined(self._tokens)
+        return self._rope.text
 
     @property
     def usage(self) -> Optional[Dict[str, Any]]:
@@ -54,7 +55,7 @@ class ResponsesAssembly:
         """Take in the next event: any JSON object; what is strange in it is left out."""
         text = _text_of(event)
         if text:
-            self._tokens.append(text)
+            self._rope.append(text)
             return
         kind, response, item = event.get("type"), event.get("response"), event.get("item")
         if type(response) is dict:
@@ -73,7 +74,7 @@ class ResponsesAssembly:
         whole = self._latest if self._last is None else self._last
         if self._last is None:
             whole = {"id": "", "object": "response", "output": [], **whole, "status": "completed"}
-        if not whole.get("output") and (self._items or self._tokens):
+        if not whole.get("output") and (self._items or self._rope):
             whole = {**whole, "output": self._output()}
         return whole
 
