@@ -216,7 +216,7 @@ def test_replacing_makes_a_new_one():
     new = old.replace(weight=3, name="b")
     assert (old.weight, new.weight, new.name, new.key()) == (2, 3, "b", SECRET)
     assert (new.serves("m"), new.price("m"), new.window("m")) == ("n", old.price("m"), 5)
-    assert (new.call_path, new.fields) == (old.call_path, {"stop", "messages", "model", "input"})
+    assert (new.call_path, new.fields) == (old.call_path, {"stop", "messages", "model", "input", "prompt"})
     with pytest.raises(ConfigurationError, match=r"^weight: -1"):
         old.replace(weight=-1)
     with pytest.raises(ConfigurationError, match=r"^field: 'colour'"):

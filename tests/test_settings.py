@@ -133,7 +133,7 @@ def test_every_field_of_an_endpoint_can_be_in_a_block() -> None:
         "api_key": "k",
         "models": {"gpt-4.1": "m"},
         "headers": {"X-Tenant": "t-k-${KEY}-$"},
-        "fields": {"temperature", "m", "input", "messages", "model"},
+        "fields": {"temperature", "m", "input", "messages", "model", "prompt"},
     }
     assert {name: getattr(made, name) for name in block} == expected
 
