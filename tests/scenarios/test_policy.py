@@ -46,7 +46,7 @@ class VirtualUpstream:
         self.asked += 1
         fault = self.faults.pop(0) if self.faults else self.always
         answer = fault.answer(lambda _ok: as_response(200, COMPLETION))
-        takes_s = answer.delay_s + answer.interval_s * (len(answer.pieces(is_last=False)) - 1)
+        takes_s = answer.delay_s + sum(step.pause_s for step in answer.steps(is_last=False))
         if takes_s >= timeout_s or math.isinf(takes_s):
             self.clock.advance(timeout_s)
             return Received(fault=SILENT, detail="no reply")
