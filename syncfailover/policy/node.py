@@ -23,6 +23,7 @@ class Node:
         "endpoint",
         "health",
         "in_flight",
+        "key_rests_since",
         "key_rests_until",
         "last_success",
         "latency",
@@ -56,6 +57,7 @@ class Node:
         self.recovered_at: Optional[float] = None
         #: 0 where the key does not rest.
         self.key_rests_until = 0.0
+        self.key_rests_since = 0.0
         self.rested_by_probe = False
         self.rest_reason = ""
 
@@ -103,11 +105,19 @@ class Node:
         """Return the weight it has now, which grows back over the seconds after a recovery."""
         return self.endpoint.weight * slow_start(self.recovered_at, now)
 
-    def rest_key(self, until: float, reason: str, *, by_probe: bool) -> None:
-        """Let the key rest until then."""
-        self.key_rests_until = max(self.key_rests_until, until)
+    def rest_key(self, now: float, seconds: float, reason: str, *, by_probe: bool) -> None:
+        """Let the key rest for so long."""
+        self.key_rests_since = now
+        self.key_rests_until = max(self.key_rests_until, now + seconds)
         self.rested_by_probe = by_probe
         self.rest_reason = reason
+
+    def end_key_rest(self, started: float) -> bool:
+        """Use the key again: it has answered a call begun since it rests; tell whether that is so."""
+        if not self.key_rests_until or started < self.key_rests_since:
+            return False
+        self.key_rests_until = 0.0
+        return True
 
     def reopens_at(self, now: float) -> Optional[float]:
         """Return when it may be asked again as far as it is known, None where no time is set."""

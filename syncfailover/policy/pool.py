@@ -250,7 +250,7 @@ class EndpointPool:
         node.answered_ms = (now - attempt.started) * 1000.0
         node.latency.observe(node.answered_ms, now)
         node.last_success = now
-        rested, node.key_rests_until = node.key_rests_until > 0.0, 0.0
+        rested = node.end_key_rest(attempt.started)
         old = node.health.status
         node.health.confirm(now)
         if old is HealthStatus.UNHEALTHY:
@@ -348,7 +348,7 @@ class EndpointPool:
     def _rest_key(self, node: Node, seconds: float, reason: str, now: float, *, by_probe: bool) -> None:
         if now >= node.key_rests_until:  # told once, however many calls and probes find it out
             self._changes.of_key(node, reason, seconds)
-        node.rest_key(now + seconds, reason, by_probe=by_probe)
+        node.rest_key(now, seconds, reason, by_probe=by_probe)
 
     def _health_changed(self, node: Node, old: HealthStatus, new: HealthStatus, now: float) -> None:
         if new is not old:

@@ -294,6 +294,34 @@ def test_a_late_success_does_not_end_a_rest(bench):
     assert made.picks(3) == "bbb"
 
 
+def test_a_late_success_does_not_end_a_keys_rest(bench):
+    """Neither may a call, such as a long stream, that was under way before the key was refused."""
+    made = bench("a", "b")
+    slow = made.only("a")
+    made.clock.advance(1.0)
+    made.report(made.only("a"), outcome.KEY_REFUSED)
+    made.report(slow)
+    assert made.picks(3) == "bbb"
+
+
+def test_a_key_that_begins_to_rest_is_told_once(bench):
+    """One event says why and for how long; calls that were under way say nothing new, the next rest does."""
+    made = bench("a", "b")
+    slow = made.only("a")
+    made.report(made.only("a"), outcome.QUOTA)
+    made.report(slow, outcome.KEY_REFUSED)
+    (told,) = made.pool.outbox
+    assert (told.name, told.endpoint, told.reason) == (
+        "key_rests",
+        "a",
+        "quota_exhausted; not used for 3600 s",
+    )
+    made.events()
+    made.clock.advance(3600.0)
+    made.report(made.only("a"), outcome.QUOTA)
+    assert made.events() == [("key_rests", "a")]
+
+
 def test_a_key_that_a_probe_saw_refused_rests_until_a_probe_sees_it_accepted(bench):
     """401 on the health path rests the key; the next good probe ends that, as it may not end what a call found."""
     made = bench("a", "b")
