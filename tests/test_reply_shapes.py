@@ -41,6 +41,9 @@ def of_outcome(*outcomes: str) -> List[Any]:
     ]
 
 
+EVERYBODYS = of_outcome(*{case["outcome"] for cases in SHAPES.values() for case in cases})
+
+
 def says(case: Dict[str, Any]) -> Status:
     """Answer with a case's status, headers and body, exactly."""
     data = case["text"].encode() if "text" in case else json.dumps(case["body"]).encode()
@@ -98,6 +101,24 @@ def test_a_reply_of_anybody(
     assert attempts[0].maybe_billed is (
         case["outcome"] in ("ok", "invalid_reply") or 200 <= case["status"] < 300
     )
+
+
+@pytest.mark.parametrize("case", EVERYBODYS)
+def test_a_reply_where_a_stream_was_asked_for(
+    make: Callable[..., Any], running: Dict[str, FakeUpstream], case: Dict[str, Any]
+) -> None:
+    """Refusals and answers that come whole mean the same to a call that asked for a stream."""
+    running["a"].script(says(case))
+    try:
+        reply = make(model="gpt-4.1").chat("Hi", stream=True).collect()
+        attempts = reply.attempts
+    except FailoverError as error:
+        attempts = error.attempts
+    assert attempts[0][:2] == ("a", case["outcome"])
+    assert attempts[0].status == case["status"]
+    ends = case["outcome"] in ENDS
+    then = "c" if case["outcome"] == "context_length" else "b"
+    assert [attempt[:2] for attempt in attempts[1:]] == ([] if ends else [(then, "ok")])
 
 
 @pytest.mark.parametrize("case", of_outcome("context_length"))
