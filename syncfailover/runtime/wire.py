@@ -67,6 +67,9 @@ class _DeadlineReader(io.RawIOBase):
             super().close()
 
 
+#: Bytes of a body that is sent together with its head.
+_SMALL_BODY = 16 * 1024
+
 #: The attempt of the calling thread: urllib3 does not pass it on to where a proxy is asked for a tunnel.
 _calling = threading.local()
 
@@ -82,6 +85,8 @@ class _DeadlineMixin(_Connection):
 
     #: The attempt that uses the connection now; None outside of one (a proxy's CONNECT).
     clock: Optional[AttemptClock] = None
+    #: The head of a request whose body is to go with it; None where it goes by itself.
+    _head: Optional[bytes] = None
 
     def response_class(  # type: ignore[override]
         self, sock: socket.socket, *args: Any, **kwargs: Any
@@ -93,9 +98,22 @@ class _DeadlineMixin(_Connection):
             response.fp = io.BufferedReader(_DeadlineReader(raw, sock, self.clock))
         return response
 
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Send a request, a small body in one piece with its head: two are two packets, and two system calls."""
+        self._head = b"" if isinstance(body, bytes) and 0 < len(body) <= _SMALL_BODY else None
+        try:
+            super().request(method, url, body, *args, **kwargs)
+        finally:
+            self._head = None
+
     def send(self, data: Any) -> None:
         """Send with what is left of the attempt: urllib3 would give a large body the connect timeout."""
         clock: Optional[AttemptClock] = self.clock
+        if self._head == b"":
+            self._head = data
+            return
+        if self._head is not None:
+            data, self._head = self._head + data, None
         if clock is not None:
             if self.sock is None:
                 self.connect()
