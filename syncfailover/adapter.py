@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, Iterator, Mapping, Optional, cast
+from typing import Any, Iterator, Mapping, Optional, cast
 
 import requests
 from requests.adapters import BaseAdapter
@@ -11,7 +10,8 @@ from requests.utils import rewind_body
 
 from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
-from .policy.received import REDIRECTED, UNREPEATABLE, Received
+from .policy.received import UNREPEATABLE, Received
+from .prepared import JsonBody, address, expected_of, kept_at_home
 from .runtime.attempt_clock import AttemptClock
 from .runtime.exchange import exchange, first_byte, key_unavailable, without_key
 from .runtime.failover import Call, Done, run
@@ -21,16 +21,6 @@ from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.transport import EndpointTransport, Transports
 from .validation import reject
-
-#: Headers that belong to one origin and never travel to another.
-_BOUND_TO_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "api-key", "x-api-key")
-#: What a good reply holds, by the end of the path; other paths may answer what they like.
-EXPECTS = {
-    "/chat/completions": "choices",
-    "/completions": "choices",
-    "/embeddings": "data",
-    "/models": "data",
-}
 
 
 class EndpointRegistry(Registry):  # noqa: D101 - the next line
@@ -110,12 +100,10 @@ class FailoverAdapter(BaseAdapter):
         path = (request.url or "")[len(self.prefix) :]
         body = _Body(request, parsed=self._reads_bodies)
         timeouts = self.terms.timeouts_for(timeout)
-        expects = (
-            None if stream or body.asks_for_a_stream(request) else EXPECTS.get("/" + path.split("?", 1)[0])
-        )
-        model = (
-            body.model if body.model is None or self.registry.serves(body.model) else _unserved(body.model)
-        )
+        expects = None if stream or body.asks_for_a_stream(request) else expected_of(path)
+        model = body.json.model
+        if model is not None and not self.registry.serves(model):
+            raise reject("model", model, "a model that one of the endpoints serves")
         call = Call(model, expects, timeouts, request.method or "GET")
         door = _SessionDoor(self, request, path, body, stream=stream)
         done = run(self.registry, door, call, self.terms)
@@ -181,11 +169,7 @@ class _SessionDoor:
         model = endpoint.serves(attempt.model)
         target = transport.target(self._path, model)
         headers = self._request.headers.copy()
-        keyless = endpoint.api_key is None and not endpoint.headers
-        if not (keyless and endpoint.origin == self._adapter.origin):
-            for name in _BOUND_TO_ORIGIN:
-                headers.pop(name, None)
-        headers.update(target.own)
+        address(headers, endpoint, target, self._adapter.origin)
         try:
             secrets = transport.authorize(headers, target)
         except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
@@ -196,16 +180,7 @@ class _SessionDoor:
         received = exchange(transport, request, clock, secrets, first_byte if self._stream else None)
         if self._stream:
             clock.extend(attempt.call_left_s)
-        return self._body.judged(_kept_at_home(received))
-
-
-def _kept_at_home(received: Received) -> Received:
-    """Make a redirect a fault: requests would follow it with the caller's headers and body, past every endpoint."""
-    response = received.response
-    if received.fault is not None or response is None or not response.is_redirect:
-        return received
-    detail = f"HTTP {received.status}: redirects elsewhere, which is not followed; base_url should name the place itself"
-    return Received(received.status, fault=REDIRECTED, detail=detail, secrets=received.secrets)
+        return self._body.judged(kept_at_home(received))
 
 
 class _Body:
@@ -218,24 +193,15 @@ class _Body:
         #: Whether it is all in memory, to be sent as often as need be.
         self.is_fixed = body is None or isinstance(body, (bytes, str))
         self._rewinds = getattr(request, "_body_position", None)
-        self._json: Optional[Dict[str, Any]] = None
-        if parsed and self.is_fixed and body:
-            self._json = _json_object(body)
-        model = None if self._json is None else self._json.get("model")
-        #: The model that the request names; None where it names none or nobody maps names.
-        self.model: Optional[str] = model if isinstance(model, str) else None
+        #: What is in it; nothing where nobody maps names.
+        self.json = JsonBody(body if parsed and self.is_fixed else None)
 
     def for_endpoint(self, model: Optional[str], transport: EndpointTransport, headers: Any) -> Any:
         """Return the body to send, from its beginning."""
-        payload = self._json
-        if payload is not None and self.model is not None:
-            if model and model != self.model:
-                payload = {**payload, "model": model}
-            payload = transport.accepted(payload)
-        if payload is not None and payload is not self._json:
-            body = json.dumps(payload).encode()
-            headers["Content-Length"] = str(len(body))
-            return body
+        changed = self.json.for_endpoint(model, transport)
+        if changed is not None:
+            headers["Content-Length"] = str(len(changed))
+            return changed
         if self.is_fixed:
             return self._request.body
         if self._sent and isinstance(self._rewinds, int):
@@ -279,15 +245,3 @@ class _OneShot:
         for part in self._parts:
             self._owner.drawn()
             yield part
-
-
-def _json_object(body: Any) -> Optional[Dict[str, Any]]:
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
-
-
-def _unserved(model: str) -> str:
-    raise reject("model", model, "a model that one of the endpoints serves")

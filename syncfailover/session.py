@@ -13,6 +13,7 @@ from .adapter import EndpointRegistry, FailoverAdapter
 from .endpoint import Endpoint
 from .errors import ClientClosed, ConfigurationError
 from .policy.snapshot import Snapshot
+from .prepared import HOME
 from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
 from .runtime.terms import OPTIONS, Terms
@@ -23,8 +24,6 @@ from .validation import reject
 if TYPE_CHECKING:
     from decimal import Decimal
 
-#: Where relative URLs live inside: a name that can never be looked up. (RFC 2606)
-_HOME = "http://syncfailover.invalid/"
 #: The defaults of EndpointRegistry: any other value was asked for, and a shared registry refuses it.
 _INTERVAL_S, _TIMEOUT_S = 2.0, 1.0
 
@@ -90,13 +89,13 @@ class FailoverSession(requests.Session):
             )
         self._door = FailoverAdapter(
             self.registry,
-            _HOME,
+            HOME,
             probe_when=probe_when,
             terms=terms,
             transports=transports,
             monitor=monitor,
         )
-        self.mount(_HOME, self._door)
+        self.mount(HOME, self._door)
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request; one with a relative URL is addressed to the failover loop.
@@ -110,7 +109,7 @@ class FailoverSession(requests.Session):
             raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")
         if not urlsplit(url).scheme:
             request = copy(request)
-            request.url = _HOME + url.lstrip("/")
+            request.url = HOME + url.lstrip("/")
             if request.auth is None and self.auth is None:
                 request.auth = _unchanged  # or requests would look the name up in .netrc, every time
         return super().prepare_request(request)
@@ -136,7 +135,7 @@ class FailoverSession(requests.Session):
         cert: Any,
     ) -> Any:
         """Leave the environment's proxies and certificates to each endpoint, which looked them up once."""
-        if not str(url).startswith(_HOME):
+        if not str(url).startswith(HOME):
             return super().merge_environment_settings(url, proxies, stream, verify, cert)
         stream = self.stream if stream is None else stream
         return {"proxies": {}, "stream": stream, "verify": True, "cert": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Mapping, Sequence
 
 # Faults: how a door says that no complete reply came.
@@ -59,3 +60,10 @@ class Received:
             text = text.replace(secret, "***")
         text = "".join(c if c.isprintable() else " " for c in text[: 2 * _LONGEST_TEXT])
         return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "..."
+
+    def blotted(self, body: bytes) -> bytes:
+        """Blot out of a body what it echoes of our secrets, as they are and as JSON writes them."""
+        for secret in self.secrets:
+            for form in {secret, json.dumps(secret)[1:-1]}:
+                body = body.replace(form.encode(), b"***")
+        return body

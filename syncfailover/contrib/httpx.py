@@ -1,0 +1,348 @@
+"""The httpx door, for httpx and httpx2: a client keeps its URLs, and what it sends goes through the failover loop.
+
+    transport = FailoverTransport(client, "https://api.openai.com/v1")
+    http = httpx.Client(transport=transport, timeout=None)
+
+Neither library is imported here: a request brings its own, and gets a response of the same.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import lru_cache, partial
+from types import TracebackType
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type, Union
+from urllib.parse import quote
+
+from requests.structures import CaseInsensitiveDict
+
+from ..client import FailoverClient
+from ..completion.chunk import chunk_of
+from ..endpoint import Endpoint
+from ..endpoint_fields import base_url, origin
+from ..errors import DeadlineExceeded, FailoverError
+from ..events import AttemptRecord
+from ..policy.error_body import error_in
+from ..policy.node import Attempt
+from ..policy.outcome import Outcome
+from ..policy.progress import Progress, progress_of
+from ..policy.received import LATE, SILENT, Received
+from ..prepared import HOME, JsonBody, address, expected_of, kept_at_home
+from ..raw_stream import RawStream
+from ..runtime.attempt_clock import AttemptClock
+from ..runtime.event_stream import Pace, begin_stream
+from ..runtime.exchange import exchange, key_unavailable, without_key
+from ..runtime.failover import Call, Run
+from ..runtime.registry import Registry
+from ..runtime.target import EndpointRequest
+from ..runtime.timeouts import Timeouts
+from ..validation import reject
+
+#: Headers of a request that say how the caller would have sent it, or to whose account; each endpoint has its own.
+_NOT_SENT = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "openai-organization",
+        "openai-project",
+        "proxy-connection",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+#: How headers begin by which the openai package tells of the machine that it runs on.
+_TELLTALE = "x-stainless-"
+#: Headers of a reply that are no longer true, since its body was decoded; and the cookies, which are the endpoint's.
+_NOT_HANDED_ON = frozenset(
+    {"content-encoding", "content-length", "set-cookie", "transfer-encoding", "x-should-retry"}
+)
+#: The header that names the endpoint, and what of a name a header can hold.
+_BY = "x-syncfailover-endpoint"
+_SAFE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+_CHAT = "chat/completions"
+_DO_NOT_RETRY = ("x-should-retry", "false")
+_AS_JSON = ("content-type", "application/json")
+_AS_EVENTS = ("content-type", "text/event-stream")
+
+Headers = List[Tuple[str, str]]
+
+
+class FailoverTransport:
+    """A transport for `httpx.Client` and `httpx2.Client`: URLs under its prefix go to whichever endpoint can answer.
+
+    An HTTP error that no endpoint could cure comes back as the last response; a good status with an error in it comes
+    back with the status that it means. No response at all raises the library's own `ReadTimeout`, `ReadError` or
+    `ConnectError`, whose `__cause__` says what was tried. A JSON request with `"stream": true` is answered when the
+    first content has come; a stream that breaks after it raises `ReadError` or `ReadTimeout`.
+
+    The client's `timeout` bounds the whole call: its `read` is the total, its `connect` that of each connection. Pass
+    `timeout=None` to the httpx client to have that of the `FailoverClient`; httpx's own default is 5 seconds.
+
+    Args:
+        client: a `FailoverClient` to share, endpoints, or an `EndpointRegistry`.
+        prefix: the URLs that this transport serves; what follows it is appended to an endpoint's base URL.
+        options: as for `FailoverClient`, if `client` is none.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+
+    """
+
+    def __init__(
+        self,
+        client: Union[FailoverClient, Iterable[Endpoint], Registry],
+        prefix: str = HOME,
+        **options: Any,
+    ) -> None:
+        self.prefix = base_url(prefix, "prefix") + "/"
+        self.origin = origin(self.prefix)
+        self._owns_client = not isinstance(client, FailoverClient)
+        if isinstance(client, FailoverClient):
+            for name, value in options.items():
+                raise reject(name, value, "no options here: the FailoverClient that was passed has its own")
+            self.client = client
+        else:
+            endpoints: Any = client
+            self.client = FailoverClient(endpoints, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.prefix} {self.client!r}>"
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request to endpoints until one answers; httpx calls it.
+
+        Raises:
+            ConfigurationError: a URL outside the prefix, or a timeout that cannot be kept.
+            ClientClosed: after `close()` of the client.
+
+        """
+        lib = _library_of(request.__class__)
+        url = str(request.url)
+        if not url.startswith(self.prefix):
+            raise reject("url", url.split("?", 1)[0], f"one that begins with {self.prefix}")
+        caller = self.client._caller
+        caller.check_open()
+        body = JsonBody(request.read())
+        if body.model is not None and not caller.registry.serves(body.model):
+            return _unserved(lib, body.model)
+        caller.monitor.start()
+        timeouts = _timeouts(caller.terms.timeouts, request.extensions.get("timeout"))
+        door = _HttpxDoor(self, request, url[len(self.prefix) :], body, timeouts.stall)
+        call = Call(body.model, door.expects, timeouts, request.method, streams=door.kind is not None)
+        run = Run(caller.registry, door, call, caller.terms)
+        done = run.begin()
+        if done.error is not None:
+            return self._failed(lib, request, run, without_key(done.error))
+        answer = _Answer(lib, done.received, done.ledger)
+        if run.events is not None:
+            return answer.made(_stream_kind(lib)(run, partial(self.interruption, lib, request)))
+        return answer.as_events() if door.awaits_chunks else answer.whole()
+
+    def interruption(self, lib: Any, request: Any, error: FailoverError) -> Exception:
+        """Make what a stream that breaks raises to its reader.
+
+        Args:
+            lib: the module `httpx` or `httpx2`.
+            request: what was asked.
+            error: what broke it.
+
+        """
+        kind = lib.ReadTimeout if isinstance(error, DeadlineExceeded) else lib.ReadError
+        made: Exception = kind(str(error), request=request)
+        return made
+
+    def _failed(self, lib: Any, request: Any, run: Run, error: FailoverError) -> Any:
+        """Return the last response where there is one, else raise."""
+        last = run.tries[-1] if run.tries else None
+        if last is not None and last.received.fault is None:
+            return _Answer(lib, last.received, run.ledger).refused(last.outcome, error)
+        silent = last is not None and last.received.fault in (SILENT, LATE)
+        late = silent or isinstance(error, DeadlineExceeded)
+        sent = any(attempt.maybe_billed for attempt in run.ledger)
+        kind = lib.ReadTimeout if late else lib.ReadError if sent else lib.ConnectError
+        raise kind(str(error), request=request) from error
+
+    def close(self) -> None:
+        """Close the client, if it was made here; httpx calls it when its own client is closed."""
+        if self._owns_client:
+            self.client.close()
+
+    def __enter__(self) -> FailoverTransport:
+        """Use as a context manager that closes at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]] = None,
+        error: Optional[BaseException] = None,
+        trace: Optional[TracebackType] = None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class _HttpxDoor:
+    """Sends one httpx request to the endpoint of an attempt."""
+
+    hedges = True
+
+    def __init__(
+        self, transport: FailoverTransport, request: Any, path: str, body: JsonBody, stall_s: Optional[float]
+    ) -> None:
+        self._transports = transport.client._caller.transports
+        self._origin = transport.origin
+        self._method: str = request.method
+        self._content: bytes = request.read()
+        self._body = body
+        self._stall_s = stall_s
+        self.path = path
+        self._headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(
+            (name, value)
+            for name, value in request.headers.items()
+            if name not in _NOT_SENT and not name.startswith(_TELLTALE)
+        )
+        payload = body.payload
+        #: Which kind of stream is asked for; None for none.
+        self.kind: Optional[Type[Progress]] = None
+        if payload is not None and payload.get("stream") is True:
+            self.kind = progress_of(path)
+        self.expects = expected_of(path) if self.kind is None else self.kind.expects
+        if self._method not in ("GET", "POST"):
+            self.expects = None
+        #: Whether a chat that comes whole is to be made a stream.
+        self.awaits_chunks = self.kind is not None and path.split("?", 1)[0] == _CHAT
+
+    def send(self, attempt: Attempt, connect_s: float) -> Received:
+        """Send to the attempt's endpoint, with its URL and its key."""
+        endpoint = attempt.endpoint
+        transport = self._transports[endpoint.name]
+        model = endpoint.serves(attempt.model)
+        target = transport.target(self.path, model)
+        headers = self._headers.copy()
+        address(headers, endpoint, target, self._origin)
+        try:
+            secrets = transport.authorize(headers, target)
+        except Exception as error:  # noqa: BLE001 - the caller's callable may raise anything
+            return key_unavailable(error)
+        content = self._body.for_endpoint(model, transport)
+        content = self._content if content is None else content
+        if content or self._method not in ("GET", "HEAD"):
+            headers["Content-Length"] = str(len(content))
+        # What packs a stream holds it back; else whatever can be read here.
+        streams = self.kind is not None
+        headers["Accept-Encoding"] = "identity" if streams else target.headers["Accept-Encoding"]
+        request = EndpointRequest.to(target, self._method, headers, content or None)
+        clock = AttemptClock.of(attempt, connect_s, streams=streams)
+        if self.kind is None:
+            return kept_at_home(exchange(transport, request, clock, secrets))
+        choices = (self._body.payload or {}).get("n")
+        # Usage that nobody asked for may come as well, and only [DONE] tells that it did not.
+        progress = partial(self.kind, choices=choices if type(choices) is int else 1, wants_usage=True)
+        pace = Pace(attempt.content_s, attempt.call_left_s, self._stall_s)
+        return kept_at_home(exchange(transport, request, clock, secrets, begin_stream(progress, pace)))
+
+
+class _Answer:
+    """What an endpoint said, as a response of the caller's library."""
+
+    def __init__(self, lib: Any, received: Any, ledger: Sequence[AttemptRecord]) -> None:
+        self._lib = lib
+        self._ledger = ledger
+        self._received: Received = received
+        raw = received.response.raw
+        self._reason = raw.reason
+        self._headers: Headers = [
+            (name, value) for name, value in raw.headers.items() if name.lower() not in _NOT_HANDED_ON
+        ]
+        self._headers.append((_BY, quote(ledger[-1].endpoint, safe=_SAFE)))
+
+    def made(self, stream: Any, status: Optional[int] = None) -> Any:
+        """Make the response, whose body is a stream of the library's kind."""
+        extensions = {"http_version": b"HTTP/1.1", "syncfailover": self._ledger}
+        if status is None and self._reason:
+            extensions["reason_phrase"] = self._reason.encode("latin-1", "replace")
+        status = self._received.status if status is None else status
+        return self._lib.Response(status, headers=self._headers, stream=stream, extensions=extensions)
+
+    def whole(self) -> Any:
+        """Make a good reply that is all there."""
+        return self.made(self._lib.ByteStream(self._received.body or b""))
+
+    def as_events(self) -> Any:
+        """Make a stream of a chat that came whole, since whoever asked for a stream reads nothing else."""
+        self._say_type(_AS_EVENTS)
+        chunk = json.dumps(chunk_of(self._received.payload)).encode()
+        return self.made(self._lib.ByteStream(b"data: " + chunk + b"\n\ndata: [DONE]\n\n"))
+
+    def refused(self, outcome: Outcome, error: FailoverError) -> Any:
+        """Make an error of what came, with the status that it means, and without what it echoes of our secrets."""
+        received = self._received
+        self._headers.append(_DO_NOT_RETRY)
+        if received.status >= 300:
+            return self.made(self._lib.ByteStream(received.blotted(received.body or b"")))
+        status = outcome.status if outcome.status and outcome.status >= 400 else 502
+        self._say_type(_AS_JSON)
+        body = json.dumps({"error": _error_object(received.payload, outcome, error)}).encode()
+        return self.made(self._lib.ByteStream(received.blotted(body)), status)
+
+    def _say_type(self, header: Tuple[str, str]) -> None:
+        self._headers = [(name, value) for name, value in self._headers if name.lower() != header[0]]
+        self._headers.append(header)
+
+
+def _unserved(lib: Any, model: str) -> Any:
+    """Answer as OpenAI does to a model that it does not know."""
+    message = f"The model {model!r} is served by none of the endpoints."
+    error = {
+        "message": message,
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
+    body = lib.ByteStream(json.dumps({"error": error}).encode())
+    return lib.Response(404, headers=[_AS_JSON, _DO_NOT_RETRY], stream=body, extensions={"syncfailover": ()})
+
+
+def _error_object(payload: Any, outcome: Outcome, error: FailoverError) -> Dict[str, Any]:
+    """Return the provider's error object, or the like of it."""
+    found = error_in(payload)
+    if found is not None:
+        said = payload[0]["error"] if isinstance(payload, list) else payload.get("error") or payload
+        if isinstance(said, dict):
+            return {"message": found.message, "type": None, "param": None, "code": found.code, **said}
+    return {"message": str(error), "type": outcome.rule.name, "param": None, "code": outcome.code}
+
+
+def _timeouts(ours: Timeouts, asked: Optional[Dict[str, Optional[float]]]) -> Timeouts:
+    """Return the times of a call; httpx names four, each for one operation, and only two of them can be meant."""
+    asked = asked or {}
+    read, connect = asked.get("read"), asked.get("connect")
+    if read == connect:
+        return ours if read is None or read == ours.total else ours.changed(read)
+    return ours.changed(
+        ours._replace(
+            total=ours.total if read is None else read, connect=ours.connect if connect is None else connect
+        )
+    )
+
+
+@lru_cache(maxsize=64)
+def _library_of(kind: Any) -> Any:
+    """Return the library whose request this is, the module `httpx` or `httpx2`."""
+    for base in kind.__mro__:
+        lib = sys.modules.get(base.__module__.partition(".")[0])
+        if getattr(lib, "Request", None) is base:
+            return lib
+    raise reject("request", kind, "a Request of httpx or httpx2")
+
+
+@lru_cache(maxsize=8)
+def _stream_kind(lib: Any) -> Any:
+    """Return the kind of stream that a library expects, whose bytes come from an endpoint."""
+    return type("FailoverStream", (RawStream, lib.SyncByteStream), {})
