@@ -135,7 +135,7 @@ class ChoicesProgress(Progress):
             index = 0
         if reason == "error":  # OpenRouter
             self.error = {"error": choice.get("error") or {"message": "finish_reason: error"}}
-        elif reason is not None:
+        elif reason:  # some say "" for null
             self.begun = self.content = True
             self._ended.add(index)
             self._open.discard(index)
