@@ -28,7 +28,7 @@ import threads
 from upstream import NginxMissing, Upstream
 
 _PARTS = ("calls", "imports", "choosing", "threads", "options", "idle", "streams", "drill")
-_STREAMS = 31, streams.CHUNKS, 400, streams.MEMORY_BYTES
+_STREAMS = 21, streams.CHUNKS, 400, streams.MEMORY_BYTES
 _DRILL = drill.ALL_FAULTS, drill.FULL
 _QUICK_DRILL = ("kill", "hang"), drill.QUICK
 _RESULTS = measure.HERE / "RESULTS.md"

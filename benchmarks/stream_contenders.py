@@ -15,7 +15,7 @@ _STREAMED = {**PAYLOAD, "stream": True}
 _CONTENT = re.compile(rb'"content":"([^"]*)"')
 
 # Each maker takes the upstream's base URL and returns (pieces, text): what iterates over the stream that is wanted of
-# the upstream, and what a piece says, which is asked after the measurement.
+# the upstream, and what a list of pieces says, which is asked after the measurement.
 
 
 def bare_requests(base):
@@ -31,7 +31,7 @@ def bare_requests(base):
             else:
                 yield from raw.stream()
 
-    return pieces, lambda piece: b"".join(_CONTENT.findall(piece)).decode()
+    return pieces, lambda got: b"".join(_CONTENT.findall(b"".join(got))).decode()
 
 
 def by_hand(base):
@@ -145,8 +145,8 @@ def _endpoints(base):
     ]
 
 
-def _text(piece):
-    return piece or ""
+def _text(got):
+    return "".join(filter(None, got))
 
 
 BARE = "requests, `raw.read1()`, nothing decoded"

@@ -21,6 +21,8 @@ CHUNKS, _FEWER = 10_000, 500
 FIRSTS = 10
 #: Bytes of a stream over which memory is looked at, on the wire or of content.
 MEMORY_BYTES = 100_000_000
+#: The share of paced chunks that has to arrive one by one: whoever decodes nothing may get one in two halves.
+_BY_THEMSELVES = 0.95
 #: How often it is looked at, and the look at which everything has grown to its size.
 _LOOKS, _SETTLED = 100, 9
 
@@ -99,7 +101,7 @@ class _Served:
         wall, cpu = time.perf_counter(), time.process_time()
         got = list(self._pieces(f"{USUAL}/{chunks}"))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        if "".join(map(self._text, got)) != text_of(USUAL, chunks):
+        if self._text(got) != text_of(USUAL, chunks):
             raise AssertionError("this is not what the upstream sent")
         return wall / chunks * 1e6, cpu / chunks * 1e6
 
@@ -107,10 +109,10 @@ class _Served:
         cpu = time.process_time()
         got = [(time.monotonic_ns(), piece) for piece in self._pieces(f"{PACED}/{chunks}")]
         cpu = time.process_time() - cpu
-        said = [(then, self._text(piece)) for then, piece in got]
+        said = [(then, self._text([piece])) for then, piece in got]
         delays = [(then - int(sent)) / 1e6 for then, sent in said if sent]
-        if len(delays) != chunks:
-            raise AssertionError(f"{len(delays)} of {chunks} chunks came by themselves")
+        if len(delays) < _BY_THEMSELVES * chunks:
+            raise AssertionError(f"only {len(delays)} of {chunks} chunks came by themselves")
         return statistics.median(delays), statistics.quantiles(delays, n=100)[98], cpu / chunks * 1e6
 
     def first(self, kind, streams):
@@ -118,7 +120,7 @@ class _Served:
         for _ in range(streams):
             began, first = time.perf_counter(), None
             for piece in self._pieces(f"{kind}/1"):
-                if first is None and self._text(piece):
+                if first is None and self._text([piece]):
                     first = time.perf_counter() - began
             times.append(first * 1e3)
         return (statistics.median(times),)
