@@ -20,7 +20,7 @@ from ..errors import (
     StreamDeadlineExceeded,
     StreamInterrupted,
 )
-from .error_body import ErrorInfo, error_in, error_of
+from .error_body import FAILED_REASONS, ErrorInfo, error_in, error_of
 from .received import (
     BROKEN_OFF,
     INTERRUPTED,
@@ -248,7 +248,7 @@ def _answered(received: Received, payload: Dict[str, Any], expects: str, wall_no
     first = items[0]
     if expects == "choices" and type(first) is dict and type(first.get("message", {})) is not dict:
         return Outcome(NO_ANSWER, "HTTP 200 with a message that is no object", received.status)
-    if expects == "choices" and (type(first) is not dict or first.get("finish_reason") == "error"):
+    if expects == "choices" and (type(first) is not dict or first.get("finish_reason") in FAILED_REASONS):
         error = first.get("error") if type(first) is dict else None
         return _refused(received, received.status, error_of({"error": error or {}}), expects, wall_now)
     return SUCCEEDED

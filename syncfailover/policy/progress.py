@@ -17,7 +17,7 @@ import json
 from typing import Any, Dict, Optional, Set, Tuple, Type
 
 from ..completion.sse import ServerSentEvent
-from .error_body import error_in
+from .error_body import FAILED_REASONS, error_in
 
 #: The data of the event that ends a stream.
 DONE = "[DONE]"
@@ -133,8 +133,10 @@ class ChoicesProgress(Progress):
         index, reason = choice.get("index"), choice.get("finish_reason")
         if type(index) is not int:
             index = 0
-        if reason == "error":  # OpenRouter
-            self.error = {"error": choice.get("error") or {"message": "finish_reason: error"}}
+        if "message" in choice and "delta" not in choice and type(choice["message"]) is dict:
+            choice["delta"] = choice.pop("message")  # some send a whole message in a chunk of its own
+        if reason in FAILED_REASONS:
+            self.error = {"error": choice.get("error") or {"message": f"finish_reason: {reason}"}}
         elif reason:  # some say "" for null
             self.begun = self.content = True
             self._ended.add(index)

@@ -155,6 +155,22 @@ def test_done_alone_is_no_answer():
     assert not progress.whole
 
 
+def test_a_generation_that_was_cut_for_want_of_machines_is_an_error():
+    """DeepSeek's reason for an end that is none breaks the stream."""
+    progress = told(chunk({"content": "a"}), chunk(reason="insufficient_system_resource"))
+    assert progress.broken
+    assert not progress.whole
+
+
+def test_a_message_in_a_chunk_is_its_delta():
+    """A provider that sends a whole message in place of a delta loses nothing of it."""
+    progress = ChoicesProgress()
+    sent = {"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]}
+    handed_on = progress.take(event(sent))
+    assert handed_on["choices"][0]["delta"] == {"content": "Hello"}
+    assert progress.whole
+
+
 ERRORS = [
     {"error": {"message": "no", "code": 429}},
     {"error": "no"},
