@@ -269,6 +269,7 @@ def test_the_events_are_those_of_the_code() -> None:
         "README.md",
         "docs/configuration.md",
         "docs/how-it-works.md",
+        "docs/judges.md",
         "docs/openai.md",
         "docs/streams.md",
         "docs/testing.md",
