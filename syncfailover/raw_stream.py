@@ -38,7 +38,7 @@ class RawStream:
         held, events.held_parts = events.held_parts, []
         try:
             if held:
-                yield self._shown(b"".join(held))
+                yield self._passed_on(b"".join(held))
             while self._ends and not events.over and events.broken is None:
                 part = self._pull()
                 if part:
@@ -78,12 +78,15 @@ class RawStream:
             self._events.pull()
         finally:
             self._reading = False
-        return self._shown(self._events.part)
+        return self._passed_on(self._events.part)
 
-    def _shown(self, part: bytes) -> bytes:
-        """Return bytes as they may be shown: an error at their end may echo a key."""
+    def _passed_on(self, part: bytes) -> bytes:
+        """Return bytes as the reader gets them; with an error at their end, which may echo a key, they are the last."""
         broken = self._events.broken
-        shown: bytes = part if broken is None else broken.blotted(part)
+        if broken is None:
+            return part
+        self._end()  # now: a reader who raises for that error may never come back
+        shown: bytes = broken.blotted(part)
         return shown
 
     def _end(self) -> bool:
