@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from functools import partial
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
 from .extras import Extras, is_unset
 from .policy.node import Attempt
-from .policy.progress import Progress, progress_of
+from .policy.progress import Progress, progress_maker, progress_of
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
 from .runtime.event_stream import Pace, begin_stream
@@ -100,7 +99,7 @@ class Caller:
     ) -> Tuple[Run, Done]:
         """Send a payload that asks for a stream, and return the call under way when its first content has come."""
         kind = progress_of(path)
-        progress = _progress_maker(kind, params)
+        progress = progress_maker(kind, params)
         run = self._post(path, kind.expects, model, timeout, params, affinity, extras, progress)
         return self._begun(run)
 
@@ -223,16 +222,6 @@ class _ApiDoor:
         if self._progress is None:
             return None
         return begin_stream(self._progress, Pace(attempt.content_s, attempt.call_left_s, self._stall_s))
-
-
-def _progress_maker(kind: Type[Progress], params: Dict[str, Any]) -> Callable[[], Progress]:
-    """Return what makes the progress of each attempt, by what the payload asks for."""
-    choices, options = params.get("n"), params.get("stream_options")
-    return partial(
-        kind,
-        choices=choices if type(choices) is int else 1,
-        wants_usage=isinstance(options, Mapping) and bool(options.get("include_usage")),
-    )
 
 
 def _plain(value: Any) -> Any:

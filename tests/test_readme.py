@@ -33,6 +33,7 @@ HOW_IT_WORKS = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 STREAMS = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
 OPENAI = (ROOT / "docs" / "openai.md").read_text(encoding="utf-8")
+OPENAI_SDK = (ROOT / "docs" / "openai-sdk.md").read_text(encoding="utf-8")
 
 
 class Block(NamedTuple):
@@ -53,6 +54,7 @@ BLOCKS = [
     *blocks("testing", TESTING),
     *blocks("streams", STREAMS),
     *blocks("openai", OPENAI),
+    *blocks("openai-sdk", OPENAI_SDK),
 ]
 TEN_LINES = BLOCKS[0]
 #: The pages' made-up hosts, which are replaced by an upstream's address; mocked URLs stay as they are.
@@ -271,6 +273,7 @@ def test_the_events_are_those_of_the_code() -> None:
         "docs/how-it-works.md",
         "docs/judges.md",
         "docs/openai.md",
+        "docs/openai-sdk.md",
         "docs/streams.md",
         "docs/testing.md",
     ],

@@ -26,7 +26,7 @@ from ..events import AttemptRecord
 from ..policy.error_body import error_in
 from ..policy.node import Attempt
 from ..policy.outcome import Outcome
-from ..policy.progress import Progress, progress_of
+from ..policy.progress import Progress, progress_maker, progress_of
 from ..policy.received import LATE, SILENT, Received
 from ..prepared import HOME, JsonBody, address, expected_of, kept_at_home
 from ..raw_stream import RawStream
@@ -241,9 +241,8 @@ class _HttpxDoor:
         clock = AttemptClock.of(attempt, connect_s, streams=streams)
         if self.kind is None:
             return kept_at_home(exchange(transport, request, clock, secrets))
-        choices = (self._body.payload or {}).get("n")
         # Usage that nobody asked for may come as well, and only [DONE] tells that it did not.
-        progress = partial(self.kind, choices=choices if type(choices) is int else 1, wants_usage=True)
+        progress = progress_maker(self.kind, self._body.payload or {}, wants_usage=True)
         pace = Pace(attempt.content_s, attempt.call_left_s, self._stall_s)
         return kept_at_home(exchange(transport, request, clock, secrets, begin_stream(progress, pace)))
 

@@ -14,7 +14,8 @@ The rules:
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Optional, Set, Tuple, Type
+from functools import partial
+from typing import Any, Callable, Dict, Mapping, Optional, Set, Tuple, Type
 
 from ..completion.sse import ServerSentEvent
 from .error_body import FAILED_REASONS, error_in
@@ -210,3 +211,19 @@ def progress_of(path: str) -> Type[Progress]:
     """Return the kind of stream that a path of the API brings."""
     last = path.split("?", 1)[0].rstrip("/").rpartition("/")[2]
     return next((kind for name, kind in _KINDS if name == last), AnyProgress)
+
+
+def progress_maker(
+    kind: Type[Progress], payload: Mapping[str, Any], *, wants_usage: bool = False
+) -> Callable[[], Progress]:
+    """Return what makes the progress of each attempt, by what the payload asks for.
+
+    Args:
+        kind: see `progress_of`.
+        payload: what asks for the stream.
+        wants_usage: whether the usage is waited for although the payload does not ask for it.
+
+    """
+    choices, options = payload.get("n"), payload.get("stream_options")
+    asked = isinstance(options, Mapping) and bool(options.get("include_usage"))
+    return partial(kind, choices=choices if type(choices) is int else 1, wants_usage=wants_usage or asked)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import subprocess
 import sys
 import threading
 import time
@@ -275,6 +276,18 @@ def test_a_stream_closed_by_another_thread(lib: Any, http: Any, upstreams: List[
 
 
 # What it is made of
+
+
+def test_nothing_is_imported_before_it_is_used() -> None:
+    """Neither library is loaded by the doors; a request brings its own."""
+    code = (
+        "import sys, syncfailover.contrib.httpx, syncfailover.contrib.openai;"
+        "print({'httpx', 'httpx2', 'openai'} & {name for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "set()"
 
 
 def test_it_is_made_of_endpoints_or_a_client(

@@ -127,7 +127,7 @@ def test_raw_and_streaming_responses(make_sdk: Any) -> None:
     with sdk.chat.completions.with_streaming_response.create(**CHAT) as response:
         assert json.loads(b"".join(response.iter_bytes()))["object"] == "chat.completion"
     with sdk.chat.completions.with_streaming_response.create(**CHAT, stream=True) as response:
-        lines = [line for line in response.iter_lines() if line]
+        lines = [line.strip() for line in response.iter_lines() if line.strip()]
     assert lines[-1] == "data: [DONE]"
     assert counts(sdk) == (3, 3, 0)
 
