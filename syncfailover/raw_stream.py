@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence
 
@@ -9,6 +10,10 @@ from .errors import ClientClosed, FailoverError
 from .runtime import process
 from .runtime.exchange import without_key
 from .runtime.failover import Run
+
+
+#: What ends an event.
+_BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
 class RawStream:
@@ -30,6 +35,7 @@ class RawStream:
         self._failure: Optional[FailoverError] = None
         self._reading = self._aborted = self._is_foreign = False
         self._ends = [True]  # whoever pops it ends the stream: two threads may want to
+        self._at_boundary = True  # whether what was handed on ends with an event
         process.register(self)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -37,8 +43,7 @@ class RawStream:
         events = self._events
         held, events.held_parts = events.held_parts, []
         try:
-            if held:
-                yield self._passed_on(b"".join(held))
+            yield self._passed_on(b"".join(held), events.held)
             while self._ends and not events.over and events.broken is None:
                 part = self._pull()
                 if part:
@@ -75,17 +80,25 @@ class RawStream:
     def _pull(self) -> bytes:
         self._reading = True
         try:
-            self._events.pull()
+            found = self._events.pull()
         finally:
             self._reading = False
-        return self._passed_on(self._events.part)
+        return self._passed_on(self._events.part, found)
 
-    def _passed_on(self, part: bytes) -> bytes:
-        """Return bytes as the reader gets them; with an error at their end, which may echo a key, they are the last."""
+    def _passed_on(self, part: bytes, found: Sequence[Dict[str, Any]]) -> bytes:
+        """Return bytes as the reader gets them, and end the stream if they are the last.
+
+        An error at their end may echo a key. Garbage at their end stays here: the reader would raise for it in words of
+        its own, where the interruption is to be told; what it `found` before is written anew.
+        """
         broken = self._events.broken
         if broken is None:
+            self._at_boundary = part.endswith(_BOUNDARIES)
             return part
         self._end()  # now: a reader who raises for that error may never come back
+        if broken.payload is None and part:
+            sound = found if self._at_boundary else ()
+            part = b"".join(b"data: %b\n\n" % json.dumps(item).encode() for item in sound)
         shown: bytes = broken.blotted(part)
         return shown
 

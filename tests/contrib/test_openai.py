@@ -212,6 +212,8 @@ AFTER = [
     StreamCut(after=3, how="content-length"),
     StreamStall(after=3),
     StreamStall(after=3, comments_every_s=0.02),
+    StreamGarbage(after=2),
+    StreamGarbage(after=2, interval_s=0.01),
 ]
 
 

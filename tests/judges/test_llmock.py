@@ -274,11 +274,6 @@ DOORS: Dict[str, Callable[[FailoverClient, str], str]] = {
 WHOLE, READING = ("chat", "openai"), ("loop", "openai_stream")
 
 
-GARBLED = pytest.mark.xfail(
-    raises=ValueError, reason="the openai package gets the garbled event, and raises its JSONDecodeError"
-)
-
-
 def cases(*doors: str) -> List[Any]:
     """Pair every fault with every door that can meet it."""
     return [
@@ -286,7 +281,6 @@ def cases(*doors: str) -> List[Any]:
             fault,
             door,
             id=f"{fault.name}-{door}",
-            marks=[GARBLED] if (fault.name, door) == ("corrupt", "openai_stream") else [],
         )
         for fault in FAULTS
         for door in doors
