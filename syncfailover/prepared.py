@@ -17,7 +17,7 @@ from .runtime.transport import EndpointTransport
 HOME = "http://syncfailover.invalid/"
 
 #: Headers that belong to one origin and never travel to another.
-_BOUND_TO_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "api-key", "x-api-key")
+_BOUND_TO_ORIGIN = ("authorization", "cookie", "proxy-authorization", "api-key", "x-api-key")
 #: What a good reply holds, by the end of the path; other paths may answer what they like.
 _EXPECTS = {
     "chat/completions": "choices",
@@ -39,13 +39,16 @@ def address(
 ) -> None:
     """Take from headers what belongs to the origin that they were written for, and add what is the endpoint's own.
 
-    Keys and cookies stay only for an endpoint at that very origin that has no key itself.
+    Keys and cookies stay only for an endpoint at that very origin that has no key itself. The headers' names are in lower
+    case, or their case does not matter.
     """
     keyless = endpoint.api_key is None and not endpoint.headers
     if not (keyless and endpoint.origin == origin):
         for name in _BOUND_TO_ORIGIN:
             headers.pop(name, None)
-    headers.update(target.own)
+    for name, value in target.own.items():
+        headers.pop(name.lower(), None)
+        headers[name] = value
 
 
 class JsonBody:

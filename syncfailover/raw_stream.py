@@ -11,7 +11,6 @@ from .runtime import process
 from .runtime.exchange import without_key
 from .runtime.failover import Run
 
-
 #: What ends an event.
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 

@@ -15,8 +15,6 @@ from types import TracebackType
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type, Union
 from urllib.parse import quote
 
-from requests.structures import CaseInsensitiveDict
-
 from ..client import FailoverClient
 from ..completion.chunk import chunk_of
 from ..endpoint import Endpoint
@@ -202,11 +200,11 @@ class _HttpxDoor:
         self._body = body
         self._stall_s = stall_s
         self.path = path
-        self._headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(
-            (name, value)
-            for name, value in request.headers.items()
+        self._headers: Dict[str, str] = {
+            name: value
+            for name, value in request.headers.items()  # whose names httpx gives in lower case
             if name not in _NOT_SENT and not name.startswith(_TELLTALE)
-        )
+        }
         payload = body.payload
         #: Which kind of stream is asked for; None for none.
         self.kind: Optional[Type[Progress]] = None

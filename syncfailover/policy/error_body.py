@@ -2,7 +2,6 @@
 
 from typing import Any, Dict, List, NamedTuple, Optional
 
-
 #: Reasons for an end that are none: OpenRouter's for an error of its provider, DeepSeek's for want of machines.
 FAILED_REASONS = ("error", "insufficient_system_resource")
 
