@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Sequence
 
-from .errors import ClientClosed, FailoverError
-from .runtime import process
+from .errors import FailoverError
 from .runtime.exchange import without_key
 from .runtime.failover import Run
+from .runtime.open_stream import BROKEN, CLOSED, ENDED, OPEN, OpenStream
 
 #: What ends an event.
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
-class RawStream:
+class RawStream(OpenStream):
     """The bytes of a stream whose first content has come.
 
     A client that iterates gets all bytes up to the stream's end, `[DONE]` among them where the endpoint sends it.
@@ -28,14 +27,9 @@ class RawStream:
     """
 
     def __init__(self, run: Run, interrupted: Callable[[FailoverError], Exception]) -> None:
-        self._run = run
+        super().__init__(run)
         self._interrupted = interrupted
-        self._events = run.events
-        self._failure: Optional[FailoverError] = None
-        self._reading = self._aborted = self._is_foreign = False
-        self._ends = [True]  # whoever pops it ends the stream: two threads may want to
         self._at_boundary = True  # whether what was handed on ends with an event
-        process.register(self)
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over what comes, as it comes."""
@@ -43,46 +37,22 @@ class RawStream:
         held, events.held_parts = events.held_parts, []
         try:
             yield self._passed_on(b"".join(held), events.held)
-            while self._ends and not events.over and events.broken is None:
-                part = self._pull()
+            while self._state is OPEN and not events.over:
+                found = self._pull()
+                part = self._passed_on(events.part, found)
                 if part:
                     yield part
-            if not self._end():
-                error = self._error()
+            self._end_as(ENDED)
+            if events.broken is not None or not events.progress.whole:
+                error = self._unusable()
                 raise self._interrupted(error) from error
         except GeneratorExit:  # perhaps by the collector, which may run anywhere
             self._drop()
             raise
         finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the connection at once, unless all was read; calling it again does nothing."""
-        if self._reading and self._ends:
-            self._aborted = True
-            self._events.abort()  # the thread that reads does the rest
-        else:
-            self._end()
-
-    def __del__(self) -> None:
-        """Free what a dropped stream holds."""
-        if self.__dict__.get("_ends"):
-            self._drop()
-
-    def after_fork(self) -> None:
-        """Leave it to the process that began it: two readers of one connection would get half of it each."""
-        self._is_foreign = bool(self._ends)
-        self._ends.clear()
+            self._end_as(CLOSED)
 
     # Inside
-
-    def _pull(self) -> bytes:
-        self._reading = True
-        try:
-            found = self._events.pull()
-        finally:
-            self._reading = False
-        return self._passed_on(self._events.part, found)
 
     def _passed_on(self, part: bytes, found: Sequence[Dict[str, Any]]) -> bytes:
         """Return bytes as the reader gets them, and end the stream if they are the last.
@@ -94,51 +64,29 @@ class RawStream:
         if broken is None:
             self._at_boundary = part.endswith(_BOUNDARIES)
             return part
-        self._end()  # now: a reader who raises for that error may never come back
+        self._end_as(BROKEN)  # now: a reader who raises for that error may never come back
         if broken.payload is None and part:
             sound = found if self._at_boundary else ()
             part = b"".join(b"data: %b\n\n" % json.dumps(item).encode() for item in sound)
         shown: bytes = broken.blotted(part)
         return shown
 
-    def _end(self) -> bool:
-        """End the stream, once; tell whether it was whole."""
-        events = self._events
-        with suppress(IndexError):
-            self._ends.pop()
-            if events.over and events.broken is None:
-                events.release()
-            else:
-                events.close()
-            self._settle()
-        is_whole: bool = events.progress.whole and events.broken is None
-        return is_whole
+    def _end_as(self, state: str) -> None:
+        """End the stream, unless it has ended."""
+        if self._state is OPEN:
+            self._state = state
+        self._end()
 
     def _settle(self) -> None:
         """Let everybody know how it ended; a reader need not go on once the answer is whole."""
         run, events = self._run, self._events
-        if events.broken is not None and not self._aborted:
+        if self._state is BROKEN:
             error = run.broke(events.broken, restart=False).error
-            self._failure = None if error is None else without_key(error)
+            self._error = None if error is None else without_key(error)
         elif events.progress.whole:
             run.finish({"usage": events.progress.usage, "model": _model_in(events.held)})
         else:
             run.abandon()
-
-    def _drop(self) -> None:
-        """Free what nobody will read, without taking a lock."""
-        with suppress(IndexError):
-            self._ends.pop()
-            self._events.close()
-            self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._settle)
-
-    def _error(self) -> FailoverError:
-        """Return why there is no more to read."""
-        if self._failure is not None:
-            return self._failure
-        if self._is_foreign:
-            return ClientClosed("this stream belongs to the process that this one was forked from")
-        return ClientClosed("this stream was closed before its end")
 
 
 def _model_in(held: Sequence[Dict[str, Any]]) -> Any:

@@ -24,17 +24,14 @@ from typing import (
 )
 
 from .completion.reply import ApiObject, ApiReply
-from .errors import ClientClosed, FailoverError, StreamInterrupted
+from .errors import StreamInterrupted
 from .events import AttemptRecord
-from .runtime import process
 from .runtime.exchange import without_key
 from .runtime.failover import Done, Run
+from .runtime.open_stream import BROKEN, CLOSED, ENDED, FOREIGN, OPEN, OpenStream
 from .validation import reject
 
 Reply = TypeVar("Reply", bound=ApiReply)
-
-#: What a stream is: still coming, read to its end, closed before that, broken, or another process's.
-_OPEN, _ENDED, _CLOSED, _BROKEN, _FOREIGN = "open", "ended", "closed", "broken", "the parent's"
 
 
 class Form(NamedTuple):
@@ -63,7 +60,7 @@ def story(done: Done) -> Dict[str, Any]:
     }
 
 
-class ApiStream(Iterator[Any], Generic[Reply]):
+class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
     """The pieces of a reply, as they come; made by a call with `stream=True`, once the first content is there.
 
     Iterate over it, or take the whole answer with `collect()`. Leaving the loop early, `close()`, leaving the `with`
@@ -72,22 +69,16 @@ class ApiStream(Iterator[Any], Generic[Reply]):
     """
 
     def __init__(self, run: Run, done: Done, form: Form, *, restarts: bool, shows_usage: bool) -> None:
-        self._run = run
+        super().__init__(run)
         self._form = form
         self._restarts = restarts
         self._shows_usage = shows_usage
         self._pending: Deque[Dict[str, Any]] = deque()
         self._assembly = form.assembly()
         self._reply: Optional[Reply] = None
-        self._error: Optional[FailoverError] = None
-        self._state = _OPEN
-        self._reading = False
-        self._ends = [True]  # whoever pops it ends the stream: two threads may want to
-        self._events: Any = None
         #: Milliseconds from the call's beginning to the first content.
         self.first_token_ms = done.latency_ms
         self._take(done)
-        process.register(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.endpoint} {self._state}, {len(self.text)} characters>"
@@ -185,16 +176,6 @@ class ApiStream(Iterator[Any], Generic[Reply]):
 
     # The end
 
-    def close(self) -> None:
-        """End the connection at once, unless all was read; calling it again does nothing."""
-        if self._state is not _OPEN:
-            return
-        self._state = _CLOSED
-        if self._reading:
-            self._events.abort()  # the thread that reads does the rest
-        else:
-            self._give_up()
-
     def __enter__(self) -> Any:
         """Use as a context manager that closes at the end."""
         return self
@@ -208,18 +189,6 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         """Close."""
         self.close()
 
-    def __del__(self) -> None:
-        """Free what a dropped stream holds; the collector may run anywhere, so no lock is taken here."""
-        if self.__dict__.get("_state") is _OPEN and self._events is not None and self._claim_end():
-            self._events.close()
-            self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._run.abandon)
-
-    def after_fork(self) -> None:
-        """Leave it to the process that began it: two readers of one connection would get half of it each."""
-        if self._state is _OPEN:
-            self._state = _FOREIGN
-            self._ends.clear()
-
     # Inside
 
     def _next(self) -> Any:
@@ -227,7 +196,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         pending = self._pending
         while True:
             if pending:
-                if self._state in (_CLOSED, _FOREIGN):
+                if self._state in (CLOSED, FOREIGN):
                     raise self._unusable()
                 payload = pending.popleft()
                 self._assembly.add(payload)
@@ -240,8 +209,8 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         """Wait for more to come; False at the end."""
         if self._pending:
             return True
-        if self._state is not _OPEN:
-            if self._state is _ENDED:
+        if self._state is not OPEN:
+            if self._state is ENDED:
                 return False
             raise self._unusable()
         events = self._events
@@ -251,13 +220,9 @@ class ApiStream(Iterator[Any], Generic[Reply]):
         if events.broken is not None:
             self._recover()
             return True
-        self._reading = True
-        try:
-            self._pending.extend(events.pull())
-        finally:
-            self._reading = False
-        if self._state is _CLOSED:  # by another thread
-            self._give_up()
+        self._pending.extend(self._pull())
+        if self._state is CLOSED:  # by another thread
+            self._end()
             raise self._unusable()
         return True
 
@@ -283,7 +248,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
             payload = self._assembly.whole()
             done = self._run.finish(payload)
         self._reply = self._form.reply(payload, **story(done))
-        self._state = _ENDED
+        self._state = ENDED
 
     def _recover(self) -> None:
         """Begin anew elsewhere, or raise."""
@@ -292,7 +257,7 @@ class ApiStream(Iterator[Any], Generic[Reply]):
             done = self._run.broke(self._events.broken, restart=self._restarts)
         except BaseException:  # interrupted; the run has counted itself
             self._claim_end()
-            self._state = _CLOSED
+            self._state = CLOSED
             raise
         if done.error is None:
             self._assembly = self._form.assembly()
@@ -300,29 +265,12 @@ class ApiStream(Iterator[Any], Generic[Reply]):
             self._pending.appendleft(self._form.restart(self._pending[0] if self._pending else {}))
             return
         self._claim_end()
-        self._state = _BROKEN
+        self._state = BROKEN
         error = self._error = without_key(done.error)
         if isinstance(error, StreamInterrupted):
             error.text = self.text
         raise error
 
-    def _give_up(self) -> None:
-        if self._claim_end() and self._events is not None:
-            self._events.close()
-            self._run.abandon()
-
-    def _claim_end(self) -> bool:
-        """Tell the one caller who is to end the stream that it is he: a reader and a stop button may meet."""
-        try:
-            return self._ends.pop()
-        except IndexError:
-            return False
-
-    def _unusable(self) -> FailoverError:
-        """Return the error for whoever reads on after the stream was closed or has broken."""
-        if self._error is not None:
-            return self._error
-        name, length = type(self).__name__, len(self.text)
-        if self._state is _FOREIGN:
-            return ClientClosed(f"this {name} belongs to the process that this one was forked from")
-        return ClientClosed(f"this {name} was closed before its end, after {length} characters of text")
+    @property
+    def _so_far(self) -> str:
+        return f", after {len(self.text)} characters of text"

@@ -196,7 +196,13 @@ class EventStream:
         return self._content_at is not None and monotonic() - self._content_at >= _STUCK_S
 
     def release(self) -> None:
-        """Give the connection back after the end, if the rest of the body comes at once; else close it."""
+        """Give the connection back after the end, if the rest of the body comes at once; else close it.
+
+        No other thread may be reading.
+        """
+        if not self.over or self.broken is not None:
+            self.close()
+            return
         self._clock.hasten(monotonic() + _END_S)
         try:
             while self._body.read():
