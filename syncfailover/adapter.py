@@ -13,7 +13,7 @@ from .policy.node import Attempt
 from .policy.received import UNREPEATABLE, Received
 from .prepared import JsonBody, address, expected_of, kept_at_home
 from .runtime.attempt_clock import AttemptClock
-from .runtime.exchange import exchange, first_byte, key_unavailable, without_key
+from .runtime.exchange import exchange, first_byte, key_unavailable
 from .runtime.failover import Call, Done, run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
@@ -110,7 +110,7 @@ class FailoverAdapter(BaseAdapter):
         received = done.received
         http_error = received is not None and received.fault is None and received.status >= 300
         if done.error is not None and not http_error:
-            raise without_key(done.error)
+            raise done.error
         return self._handed_over(request, done, model)
 
     def _handed_over(

@@ -13,7 +13,7 @@ from .policy.progress import Progress, progress_maker, progress_of
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
 from .runtime.event_stream import Pace, begin_stream
-from .runtime.exchange import Reader, exchange, key_unavailable, without_key
+from .runtime.exchange import Reader, exchange, key_unavailable
 from .runtime.failover import Call, Done, Run
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
@@ -142,7 +142,7 @@ class Caller:
     def _begun(self, run: Run) -> Tuple[Run, Done]:
         done = run.begin()
         if done.error is not None:
-            raise without_key(done.error)
+            raise done.error
         return run, done
 
     def _check_model(self, model: str) -> None:

@@ -6,7 +6,6 @@ import json
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 from .errors import FailoverError
-from .runtime.exchange import without_key
 from .runtime.failover import Run
 from .runtime.open_stream import BROKEN, CLOSED, ENDED, OPEN, OpenStream
 
@@ -81,8 +80,7 @@ class RawStream(OpenStream):
         """Let everybody know how it ended; a reader need not go on once the answer is whole."""
         run, events = self._run, self._events
         if self._state is BROKEN:
-            error = run.broke(events.broken, restart=False).error
-            self._error = None if error is None else without_key(error)
+            self._error = run.broke(events.broken, restart=False).error
         elif events.progress.whole:
             run.finish({"usage": events.progress.usage, "model": _model_in(events.held)})
         else:

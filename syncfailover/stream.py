@@ -26,7 +26,6 @@ from typing import (
 from .completion.reply import ApiObject, ApiReply
 from .errors import StreamInterrupted
 from .events import AttemptRecord
-from .runtime.exchange import without_key
 from .runtime.failover import Done, Run
 from .runtime.open_stream import BROKEN, CLOSED, ENDED, FOREIGN, OPEN, OpenStream
 from .validation import reject
@@ -266,7 +265,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
             return
         self._claim_end()
         self._state = BROKEN
-        error = self._error = without_key(done.error)
+        error = self._error = done.error
         if isinstance(error, StreamInterrupted):
             error.text = self.text
         raise error

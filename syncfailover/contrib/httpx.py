@@ -30,7 +30,7 @@ from ..prepared import HOME, JsonBody, address, expected_of, kept_at_home
 from ..raw_stream import RawStream
 from ..runtime.attempt_clock import AttemptClock
 from ..runtime.event_stream import Pace, begin_stream
-from ..runtime.exchange import exchange, key_unavailable, without_key
+from ..runtime.exchange import exchange, key_unavailable
 from ..runtime.failover import Call, Run
 from ..runtime.registry import Registry
 from ..runtime.target import EndpointRequest
@@ -136,7 +136,7 @@ class FailoverTransport:
         run = Run(caller.registry, door, call, caller.terms)
         done = run.begin()
         if done.error is not None:
-            return self._failed(lib, request, run, without_key(done.error))
+            return self._failed(lib, request, run, done.error)
         answer = _Answer(lib, done.received, done.ledger)
         if run.events is not None:
             return answer.made(_stream_kind(lib)(run, partial(self.interruption, lib, request)))

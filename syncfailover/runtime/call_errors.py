@@ -18,6 +18,7 @@ from ..events import AttemptRecord
 from ..policy.outcome import Outcome
 from ..policy.steps import ANSWERED, OUT_OF_TIME, TURNED_AWAY, UNAVAILABLE, WAITED_IN_VAIN, Stop
 from .attempt import Tried
+from .exchange import without_key
 from .registry import Registry
 
 
@@ -33,7 +34,11 @@ class Story(NamedTuple):
 
 
 def error_of(registry: Registry, stop: Stop, story: Story) -> FailoverError:
-    """Make the error that a caller gets."""
+    """Make the error that a caller gets, which shows no key."""
+    return without_key(_told(registry, stop, story))
+
+
+def _told(registry: Registry, stop: Stop, story: Story) -> FailoverError:
     attempts = tuple(tried.record for tried in story.tries)
     tried_so_far = "; ".join(map(str, attempts))
     if stop is TURNED_AWAY:
