@@ -10,8 +10,9 @@ from requests.utils import rewind_body
 
 from .endpoint_fields import base_url, origin
 from .policy.node import Attempt
+from .policy.paths import expected_of
 from .policy.received import UNREPEATABLE, Received
-from .prepared import JsonBody, address, expected_of, kept_at_home
+from .prepared import JsonBody, address, kept_at_home
 from .runtime.attempt_clock import AttemptClock
 from .runtime.exchange import exchange, first_byte, key_unavailable
 from .runtime.failover import Call, Done, run

@@ -9,7 +9,8 @@ from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
 from .extras import Extras, is_unset
 from .policy.node import Attempt
-from .policy.progress import Progress, progress_maker, progress_of
+from .policy.paths import expected_of, progress_of
+from .policy.progress import Progress, progress_maker
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
 from .runtime.event_stream import Pace, begin_stream
@@ -77,7 +78,6 @@ class Caller:
     def post(
         self,
         path: str,
-        expects: str,
         model: Optional[str],
         timeout: Any,
         params: Dict[str, Any],
@@ -85,7 +85,7 @@ class Caller:
         extras: Optional[Extras] = None,
     ) -> Done:
         """Send a payload to whichever endpoint can answer, under the name that it has for the model."""
-        run = self._post(path, expects, model, timeout, params, affinity, extras)
+        run = self._post(path, model, timeout, params, affinity, extras)
         return self._begun(run)[1]
 
     def stream(
@@ -98,21 +98,19 @@ class Caller:
         extras: Optional[Extras] = None,
     ) -> Tuple[Run, Done]:
         """Send a payload that asks for a stream, and return the call under way when its first content has come."""
-        kind = progress_of(path)
-        progress = progress_maker(kind, params)
-        run = self._post(path, kind.expects, model, timeout, params, affinity, extras, progress)
+        progress = progress_maker(progress_of(path), params)
+        run = self._post(path, model, timeout, params, affinity, extras, progress)
         return self._begun(run)
 
-    def get(self, path: str, expects: str, timeout: Any, extras: Optional[Extras] = None) -> Done:
+    def get(self, path: str, timeout: Any, extras: Optional[Extras] = None) -> Done:
         """Read something from whichever endpoint can answer."""
         self.check_open()
         door = _ApiDoor(self.transports, "GET", path, None, extras=extras)
-        return self._begun(self._run(door, expects, None, self.terms.timeouts_for(timeout)))[1]
+        return self._begun(self._run(door, None, self.terms.timeouts_for(timeout)))[1]
 
     def _post(
         self,
         path: str,
-        expects: str,
         model: Optional[str],
         timeout: Any,
         params: Dict[str, Any],
@@ -130,13 +128,11 @@ class Caller:
         door = _ApiDoor(self.transports, "POST", path, _serialized(params), params, extras)
         if progress is not None:
             door.read_as_stream(progress, timeouts.stall)
-        return self._run(door, expects, chosen, timeouts, affinity)
+        return self._run(door, chosen, timeouts, affinity)
 
-    def _run(
-        self, door: _ApiDoor, expects: str, model: Optional[str], timeouts: Timeouts, affinity: Any = None
-    ) -> Run:
+    def _run(self, door: _ApiDoor, model: Optional[str], timeouts: Timeouts, affinity: Any = None) -> Run:
         self.monitor.start()
-        call = Call(model, expects, timeouts, door.method, affinity, streams=door.streams)
+        call = Call(model, expected_of(door.path), timeouts, door.method, affinity, streams=door.streams)
         return Run(self.registry, door, call, self.terms)
 
     def _begun(self, run: Run) -> Tuple[Run, Done]:
@@ -156,7 +152,7 @@ class Caller:
 class _ApiDoor:
     """Sends one API call to the endpoint of an attempt."""
 
-    __slots__ = ("_extras", "_params", "_path", "_progress", "_rest", "_stall_s", "_transports", "method")
+    __slots__ = ("_extras", "_params", "_progress", "_rest", "_stall_s", "_transports", "method", "path")
 
     hedges = True
 
@@ -171,7 +167,7 @@ class _ApiDoor:
     ) -> None:
         self._transports = transports
         self.method = method
-        self._path = path
+        self.path = path
         self._rest = rest
         self._params = params
         self._extras = extras
@@ -192,7 +188,7 @@ class _ApiDoor:
         endpoint = attempt.endpoint
         transport = self._transports[endpoint.name]
         model = endpoint.serves(attempt.model)
-        target = transport.target(self._path, model)
+        target = transport.target(self.path, model)
         extras = self._extras
         headers: Dict[str, str] = target.headers.copy() if extras is None else extras.headers_for(target)
         try:

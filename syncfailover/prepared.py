@@ -18,20 +18,8 @@ HOME = "http://syncfailover.invalid/"
 
 #: Headers that belong to one origin and never travel to another.
 _BOUND_TO_ORIGIN = ("authorization", "cookie", "proxy-authorization", "api-key", "x-api-key")
-#: What a good reply holds, by the end of the path; other paths may answer what they like.
-_EXPECTS = {
-    "chat/completions": "choices",
-    "completions": "choices",
-    "embeddings": "data",
-    "models": "data",
-}
 #: Where a JSON object begins, if not at once: nobody indents further.
 _MARGIN = 64
-
-
-def expected_of(path: str) -> Optional[str]:
-    """Return what a good reply to a path, relative to the prefix, holds; see `classify`."""
-    return _EXPECTS.get(path.split("?", 1)[0])
 
 
 def address(

@@ -54,6 +54,13 @@ def test_a_relative_url_fails_over(session: FailoverSession, upstreams: List[Fak
     assert session.metrics()["failover_count"] == 1
 
 
+def test_a_missing_responses_api_is_left(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
+    """A provider that has no responses API is left for one that has it."""
+    upstreams[0].calls.always(Status(404, body={"detail": "Not Found"}))
+    for _ in range(3):
+        assert session.post("/responses", json={"model": "gpt-4.1", "input": "Hi"}).status_code == 200
+
+
 def test_params_and_headers_are_kept(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
     """What the caller says with requests' own keywords arrives."""
     session.headers["X-Team"] = "blue"

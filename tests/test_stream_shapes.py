@@ -28,8 +28,8 @@ from syncfailover.policy.course import Course
 from syncfailover.policy.health import HealthConfig
 from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import ANSWERS, BEGUN, classify
+from syncfailover.policy.paths import progress_of
 from syncfailover.policy.pool import EndpointPool
-from syncfailover.policy.progress import progress_of
 from syncfailover.policy.received import BROKEN_OFF, INTERRUPTED, Received
 from syncfailover.policy.retry import FailoverRetry, RetryBudget
 from syncfailover.policy.steps import Stop

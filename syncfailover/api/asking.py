@@ -22,8 +22,6 @@ class Kind(NamedTuple):
 
     #: Relative to the base URL.
     path: str
-    #: What a good reply holds; see `classify`.
-    expects: str
     #: What a stream of it is.
     stream: Type[ApiStream[Any]]
     #: What that, and a whole reply, is made of.
@@ -62,7 +60,7 @@ def ask(
     if stream and stream is not True:
         raise reject("stream", Shown(stream), "True or False")
     if not (stream or wire_stream):
-        done = caller.post(kind.path, kind.expects, model, timeout, payload, home, extras)
+        done = caller.post(kind.path, model, timeout, payload, home, extras)
         return replied(kind.form.reply, done)
     if stream and wire_stream:
         raise reject("wire_stream", wire_stream, "to be left out with stream=True, which streams already")

@@ -22,7 +22,6 @@ class ChatStream(ApiStream[ChatReply]):
 
 CHAT = Kind(
     "chat/completions",
-    "choices",
     ChatStream,
     Form(ChatChunk, ChatAssembly, ChatReply, chunk_of, restart_chunk),
     asks_for_usage=True,

@@ -26,6 +26,6 @@ class Embeddings(Part):
         caller = self._caller
         payload = whole_payload({"input": one_or_more("input", input), **params}, extra_body)
         extras = caller.extras_with(extra_headers, extra_query)
-        done = caller.post("embeddings", "data", model, timeout, payload, None, extras)
+        done = caller.post("embeddings", model, timeout, payload, None, extras)
         reply: ApiReply = replied(ApiReply, done)
         return reply

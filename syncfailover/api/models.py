@@ -14,6 +14,6 @@ class Models(Part):
     ) -> ModelList:
         """Return the model list of whichever endpoint answers; iterate over it, or over its `.data`."""
         extras = self._caller.extras_with(extra_headers, extra_query)
-        done = self._caller.get("models", "data", timeout, extras)
+        done = self._caller.get("models", timeout, extras)
         models: ModelList = replied(ModelList, done)
         return models

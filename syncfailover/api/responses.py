@@ -24,7 +24,6 @@ class ResponseStream(ApiStream[ResponseReply]):
 
 RESPONSES = Kind(
     "responses",
-    "output",
     ResponseStream,
     Form(ResponseEvent, ResponsesAssembly, ResponseReply, event_of, restart_event),
     asks_for_usage=False,

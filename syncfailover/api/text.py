@@ -17,7 +17,6 @@ class TextStream(ApiStream[TextReply]):
 
 TEXT = Kind(
     "completions",
-    "choices",
     TextStream,
     Form(ChatChunk, TextAssembly, TextReply, dict, restart_text_chunk),
     asks_for_usage=True,

@@ -24,9 +24,10 @@ from ..events import AttemptRecord
 from ..policy.error_body import error_in
 from ..policy.node import Attempt
 from ..policy.outcome import Outcome
-from ..policy.progress import Progress, progress_maker, progress_of
+from ..policy.paths import expected_of, progress_of
+from ..policy.progress import Progress, progress_maker
 from ..policy.received import LATE, SILENT, Received
-from ..prepared import HOME, JsonBody, address, expected_of, kept_at_home
+from ..prepared import HOME, JsonBody, address, kept_at_home
 from ..raw_stream import RawStream
 from ..runtime.attempt_clock import AttemptClock
 from ..runtime.event_stream import Pace, begin_stream

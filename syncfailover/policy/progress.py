@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any, Callable, Dict, Mapping, Optional, Set, Tuple, Type
+from typing import Any, Callable, Dict, Mapping, Optional, Set, Type
 
 from ..completion.sse import ServerSentEvent
 from .error_body import FAILED_REASONS, error_in
@@ -200,26 +200,13 @@ class AnyProgress(Progress):
         return True
 
 
-#: Which kind of stream comes from a path.
-_KINDS: Tuple[Tuple[str, Type[Progress]], ...] = (
-    ("completions", ChoicesProgress),
-    ("responses", ResponsesProgress),
-)
-
-
-def progress_of(path: str) -> Type[Progress]:
-    """Return the kind of stream that a path of the API brings."""
-    last = path.split("?", 1)[0].rstrip("/").rpartition("/")[2]
-    return next((kind for name, kind in _KINDS if name == last), AnyProgress)
-
-
 def progress_maker(
     kind: Type[Progress], payload: Mapping[str, Any], *, wants_usage: bool = False
 ) -> Callable[[], Progress]:
     """Return what makes the progress of each attempt, by what the payload asks for.
 
     Args:
-        kind: see `progress_of`.
+        kind: see `policy/paths.py`.
         payload: what asks for the stream.
         wants_usage: whether the usage is waited for although the payload does not ask for it.
 

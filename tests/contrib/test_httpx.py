@@ -109,6 +109,14 @@ def test_keys_stay_at_their_origin(lib: Any, make_client: Any, upstreams: List[F
     assert not {"authorization", "api-key", "cookie"} & set(other.requests[0].headers)
 
 
+def test_a_missing_responses_api_is_left(http: Any, upstreams: List[FakeUpstream]) -> None:
+    """A provider that has no responses API is left for one that has it, whole or as a stream."""
+    upstreams[0].calls.always(Status(404, body={"detail": "Not Found"}))
+    for stream in (False, True, False):
+        answer = http.post("responses", json={"model": "gpt-4.1", "input": "Hi", "stream": stream})
+        assert answer.status_code == 200
+
+
 @pytest.mark.parametrize("fault", [Status(500), Status(429)], ids=repr)
 def test_the_last_http_error_comes_back(
     http: Any, lib: Any, upstreams: List[FakeUpstream], fault: Any

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncfailover.completion.sse import ServerSentEvent
-from syncfailover.policy.progress import AnyProgress, ChoicesProgress, ResponsesProgress, progress_of
+from syncfailover.policy.paths import progress_of
+from syncfailover.policy.progress import AnyProgress, ChoicesProgress, ResponsesProgress
 
 
 def event(data, name=""):
