@@ -95,6 +95,9 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
             while chunk is not None:
                 yield chunk
                 chunk = self._next()
+        except GeneratorExit:  # perhaps by the collector, which may run anywhere
+            self._drop()
+            raise
         finally:
             self.close()
 

@@ -487,6 +487,19 @@ def test_the_collector_may_find_a_stream_anywhere(upstreams: List[FakeUpstream],
     assert client.metrics()["endpoints"]["a"]["outcomes"] == {"abandoned": 1}
 
 
+def test_the_collector_may_find_a_loop_anywhere(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """So does a loop over a stream that somebody else still holds."""
+    upstreams[0].script(SLOW)
+    client = make_client()
+    stream = client.chat("Hi", stream=True)
+    loop = iter(stream)
+    next(loop)
+    with client.registry._lock:
+        del loop
+    assert client.metrics()["endpoints"]["a"]["outcomes"] == {"abandoned": 1}
+    assert in_flight(client) == [0, 0, 0]
+
+
 def test_close_from_another_thread_ends_a_wait(upstreams: List[FakeUpstream], make_client: Any) -> None:
     """A stop button works: the reader who waits for the next chunk is told at once."""
     upstreams[0].script(StreamStall(after=1, tokens=10))

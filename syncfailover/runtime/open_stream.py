@@ -80,6 +80,8 @@ class OpenStream:
 
     def _drop(self) -> None:
         """Free what nobody will read; the collector may run anywhere, so no lock is taken here."""
+        if self._state is OPEN:
+            self._state = CLOSED
         if self._claim_end() and self._events is not None:
             self._events.close()
             self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._settle)

@@ -224,6 +224,8 @@ class Registry:
 
     def uptimes_s(self) -> Dict[str, float]:
         """Return for how many seconds each endpoint was up, since the registry was made or forked."""
+        if self._leftovers:
+            self._clear_up()
         with self._lock:
             now = self.clock()
             return {name: now - self._made_at - down for name, down in self._pool.downtimes_s(now).items()}
