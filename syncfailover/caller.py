@@ -13,7 +13,7 @@ from .policy.paths import expected_of, progress_of
 from .policy.progress import Progress, progress_maker
 from .policy.received import Received
 from .runtime.attempt_clock import AttemptClock
-from .runtime.event_stream import Pace, begin_stream
+from .runtime.event_stream import begin_stream
 from .runtime.exchange import Reader, exchange, key_unavailable
 from .runtime.failover import Call, Done, Run
 from .runtime.monitor import HealthMonitor
@@ -217,7 +217,7 @@ class _ApiDoor:
         """Return how the reply is read; None for the whole of it."""
         if self._progress is None:
             return None
-        return begin_stream(self._progress, Pace(attempt.content_s, attempt.call_left_s, self._stall_s))
+        return begin_stream(self._progress, attempt, self._stall_s)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from syncfailover.policy.outcome import ANSWERS, Outcome, classify
 from syncfailover.policy.progress import AnyProgress, ChoicesProgress, ResponsesProgress
 from syncfailover.policy.received import Received
 from syncfailover.runtime.attempt_clock import AttemptClock
-from syncfailover.runtime.event_stream import EventStream, Pace
+from syncfailover.runtime.event_stream import EventStream, Limits
 from syncfailover.runtime.exchange import whole
 from syncfailover.runtime.target import EndpointResponse
 
@@ -76,7 +76,7 @@ def read_reply(status: int, body: bytes, expects: str) -> None:
 def read_stream(body: bytes, kind: str, progress: type) -> None:
     """Read a stream to whatever end it has, and put it together."""
     clock = AttemptClock(5, 5)
-    stream = EventStream(response_of(200, body, kind), clock, (), progress(), Pace(5.0, 5.0, None))
+    stream = EventStream(response_of(200, body, kind), clock, (), progress(), Limits(5.0, 5.0, None))
     received = stream.begin()
     assert isinstance(received, Received)
     if received.stream is None:

@@ -30,7 +30,7 @@ from ..policy.received import LATE, SILENT, Received
 from ..prepared import HOME, JsonBody, address, kept_at_home
 from ..raw_stream import RawStream
 from ..runtime.attempt_clock import AttemptClock
-from ..runtime.event_stream import Pace, begin_stream
+from ..runtime.event_stream import begin_stream
 from ..runtime.exchange import exchange, key_unavailable
 from ..runtime.failover import Call, Run
 from ..runtime.registry import Registry
@@ -242,8 +242,8 @@ class _HttpxDoor:
             return kept_at_home(exchange(transport, request, clock, secrets))
         # Usage that nobody asked for may come as well, and only [DONE] tells that it did not.
         progress = progress_maker(self.kind, self._body.payload or {}, wants_usage=True)
-        pace = Pace(attempt.content_s, attempt.call_left_s, self._stall_s)
-        return kept_at_home(exchange(transport, request, clock, secrets, begin_stream(progress, pace)))
+        read = begin_stream(progress, attempt, self._stall_s)
+        return kept_at_home(exchange(transport, request, clock, secrets, read))
 
 
 class _Answer:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ..completion.sse import EventTooLong, SSEDecoder
+from ..policy.node import Attempt
 from ..policy.progress import Progress
 from ..policy.received import BROKEN_OFF, INTERRUPTED, LATE, OVERDUE, Received
 from .attempt_clock import AttemptClock
@@ -28,7 +29,7 @@ _STUCK_S = 5.0
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":", b"\xef\xbb\xbf")
 
 
-class Pace(NamedTuple):
+class Limits(NamedTuple):
     """What a stream may take, in seconds."""
 
     #: From sending to the first content.
@@ -43,7 +44,7 @@ class EventStream:
     """A reply that is a stream of events; whoever reads it takes what `pull` brings, until it is over or broken."""
 
     def __init__(
-        self, response: Any, clock: AttemptClock, secrets: Sequence[str], progress: Progress, pace: Pace
+        self, response: Any, clock: AttemptClock, secrets: Sequence[str], progress: Progress, limits: Limits
     ) -> None:
         self.response = response
         self.progress = progress
@@ -59,7 +60,7 @@ class EventStream:
         self.broken: Optional[Received] = None
         self._clock = clock
         self._secrets = secrets
-        self._pace = pace
+        self._limits = limits
         self._body = LiveBody(response.raw)
         self._decoder = SSEDecoder()
         self._content_at: Optional[float] = None
@@ -68,7 +69,7 @@ class EventStream:
     def begin(self) -> Received:
         """Read until the first content has come, or until it is known that none will."""
         status, headers = self.response.status_code, self.response.raw.headers
-        self._clock.extend(self._pace.content_s)
+        self._clock.extend(self._limits.content_s)
         try:
             first = self._body.read()
         except Exception as error:  # noqa: BLE001 - as in `pull`
@@ -93,7 +94,7 @@ class EventStream:
             self.close()
             return self.broken or Received(status, headers, fault=BROKEN_OFF, detail="no content")
         self.first_content_s = monotonic() - self._clock.began
-        self._clock.extend(self._pace.total_s)
+        self._clock.extend(self._limits.total_s)
         return Received(status, headers, response=self.response, secrets=self._secrets, stream=self)
 
     def pull(self) -> List[Dict[str, Any]]:
@@ -133,7 +134,7 @@ class EventStream:
 
     def _wind(self) -> None:
         """Set the clock for what is waited for now."""
-        pace, clock, now = self._pace, self._clock, 0.0
+        limits, clock, now = self._limits, self._clock, 0.0
         if not self.progress.begun:
             return
         if self._content_at is None:
@@ -141,9 +142,9 @@ class EventStream:
         if self.progress.whole and not self._finishing:
             self._finishing = True
             clock.hasten((now or monotonic()) + _USAGE_S)
-        elif pace.stall_s is not None and now and not self._finishing:
-            clock.extend(pace.total_s)
-            clock.hasten(now + pace.stall_s)
+        elif limits.stall_s is not None and now and not self._finishing:
+            clock.extend(limits.total_s)
+            clock.hasten(now + limits.stall_s)
 
     def _end(self, error: Optional[Exception]) -> None:
         """Take in the end of the body, or of the connection."""
@@ -161,10 +162,10 @@ class EventStream:
         if self._clock.aborted:
             return "called off"
         if not self.progress.begun:
-            return f"no content within {self._pace.content_s:.1f} s"
-        if self._clock.ran_s(self._pace.total_s):
-            return f"still coming after {self._pace.total_s:.1f} s"
-        return f"stalled: no content for {self._pace.stall_s or 0.0:.1f} s"
+            return f"no content within {self._limits.content_s:.1f} s"
+        if self._clock.ran_s(self._limits.total_s):
+            return f"still coming after {self._limits.total_s:.1f} s"
+        return f"stalled: no content for {self._limits.stall_s or 0.0:.1f} s"
 
     def _break(self, detail: str, error: Optional[Dict[str, Any]] = None, *, late: bool = False) -> None:
         """Note what broke the stream, as a reply or as a fault."""
@@ -177,7 +178,7 @@ class EventStream:
             return
         if not begun:
             fault = LATE if late else BROKEN_OFF
-        elif late and self._clock.ran_s(self._pace.total_s) and not self._is_stuck():
+        elif late and self._clock.ran_s(self._limits.total_s) and not self._is_stuck():
             fault = OVERDUE
         else:
             fault = INTERRUPTED
@@ -223,13 +224,21 @@ class EventStream:
         self._clock.abort()
 
 
-def begin_stream(progress: Callable[[], Progress], pace: Pace) -> Reader:
-    """Return what reads a reply as a stream: a good one to its first content, any other to its end."""
+def begin_stream(progress: Callable[[], Progress], attempt: Attempt, stall_s: Optional[float]) -> Reader:
+    """Return what reads an attempt's reply as a stream: a good one to its first content, any other to its end.
+
+    Args:
+        progress: makes what follows the stream's events.
+        attempt: its times set.
+        stall_s: seconds between two contents; None for as long as the whole may take.
+
+    """
+    limits = Limits(attempt.content_s, attempt.call_left_s, stall_s)
 
     def read(response: EndpointResponse, clock: AttemptClock, secrets: Sequence[str]) -> Received:
         if response.status_code >= 300:
             return whole(response, clock, secrets)
-        return EventStream(response, clock, secrets, progress(), pace).begin()
+        return EventStream(response, clock, secrets, progress(), limits).begin()
 
     return read
 
