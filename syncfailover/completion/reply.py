@@ -6,6 +6,7 @@ import json
 from typing import Any, Dict, ItemsView, Iterator, KeysView, List, Mapping, Optional, Sequence, ValuesView
 
 from ..events import AttemptRecord
+from .parts import dicts
 
 #: Fields that OpenAI's schema allows to be absent; the official SDK reads them as None, and so do its callers.
 _OPTIONAL = frozenset(
@@ -173,14 +174,36 @@ class ApiReply(ApiObject):
         """The JSON object as the provider sent it."""
         return self._data
 
+
+class _ChoicesReply(ApiReply):
+    """A reply with choices, of which the first is at hand."""
+
+    __slots__ = ()
+
     def _first(self) -> Dict[str, Any]:
         """Return the first choice; empty where there is none."""
         choices = self._data.get("choices") or [{}]
         first: Dict[str, Any] = choices[0]
         return first
 
+    @property
+    def text(self) -> str:
+        """The first choice's text; empty where it has none."""
+        text = self._first().get("text")
+        return text if isinstance(text, str) else ""
 
-class ChatReply(ApiReply):
+    @property
+    def finish_reason(self) -> Optional[str]:
+        """Why the first choice ended."""
+        reason: Optional[str] = self._first().get("finish_reason")
+        return reason
+
+    def __str__(self) -> str:
+        """Give the text."""
+        return self.text
+
+
+class ChatReply(_ChoicesReply):
     """The answer to a chat.
 
     `.choices`, `.usage`, `.model` and all other fields of the provider's JSON are there by attribute and by item.
@@ -203,19 +226,9 @@ class ChatReply(ApiReply):
         return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
 
     @property
-    def finish_reason(self) -> Optional[str]:
-        """Why the first choice ended."""
-        reason: Optional[str] = self._first().get("finish_reason")
-        return reason
-
-    @property
     def tool_calls(self) -> Any:
         """The first choice's tool calls; None where there are none."""
         return _wrapped((self._first().get("message") or {}).get("tool_calls"))
-
-    def __str__(self) -> str:
-        """Give the text."""
-        return self.text
 
     def _repr_html_(self) -> str:
         """Show text, endpoint, latency and cost in a notebook; the model's text is escaped."""
@@ -230,26 +243,10 @@ class ChatReply(ApiReply):
         )
 
 
-class TextReply(ApiReply):
+class TextReply(_ChoicesReply):
     """The answer to the older `completions.create`: `.choices[0].text`, or `.text` for short."""
 
     __slots__ = ()
-
-    @property
-    def text(self) -> str:
-        """The first choice's text."""
-        text = self._first().get("text")
-        return text if isinstance(text, str) else ""
-
-    @property
-    def finish_reason(self) -> Optional[str]:
-        """Why the first choice ended."""
-        reason: Optional[str] = self._first().get("finish_reason")
-        return reason
-
-    def __str__(self) -> str:
-        """Give the text."""
-        return self.text
 
 
 class ResponseReply(ApiReply):
@@ -284,8 +281,8 @@ class ResponseReply(ApiReply):
     def output_text(self) -> str:
         """The text of all messages, joined; empty where there is none (a tool call)."""
         items = self._data.get("output")
-        messages = [item for item in _objects(items) if item.get("type") == "message"]
-        parts = [part for message in messages for part in _objects(message.get("content"))]
+        messages = [item for item in dicts(items) if item.get("type") == "message"]
+        parts = [part for message in messages for part in dicts(message.get("content"))]
         return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "output_text")
 
     def __str__(self) -> str:
@@ -313,7 +310,3 @@ class ModelList(ApiReply):
     def items(self) -> ItemsView[str, Any]:
         """Return the names of the fields, and the fields."""
         return ApiObject(self._data).items()
-
-
-def _objects(value: Any) -> List[Dict[str, Any]]:
-    return [item for item in value if type(item) is dict] if type(value) is list else []
