@@ -142,13 +142,9 @@ def _at_home(path: str) -> str:
         return path
 
 
-def _timeouts(**table: Any) -> Timeouts:
-    return Timeouts.from_value(Timeouts(**table))
-
-
 #: Which options may be tables, with which keys, and what is made of them.
 _TABLES: Dict[str, Tuple[Dict[str, str], Callable[..., Any]]] = {
-    "timeout": (dict.fromkeys(Timeouts._fields, NUMBER), _timeouts),
+    "timeout": (dict.fromkeys(Timeouts._fields, NUMBER), Timeouts),
     "max_retries": (RETRY_KEYS, FailoverRetry),
 }
 

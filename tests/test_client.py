@@ -4,6 +4,7 @@ import threading
 from typing import Any, List
 
 import pytest
+import urllib3
 from fleet import endpoints_of
 
 from syncfailover import (
@@ -20,10 +21,20 @@ from syncfailover import (
     InvalidReply,
     RateLimited,
     RequestRejected,
-    Timeouts,
     providers,
 )
-from syncfailover.testing import ErrorBody, FakeUpstream, Hang, Html, Ok, Reset, Status, Trickle, Truncate
+from syncfailover.testing import (
+    ErrorBody,
+    FakeUpstream,
+    Hang,
+    Html,
+    Ok,
+    Reset,
+    Status,
+    Stream,
+    Trickle,
+    Truncate,
+)
 
 
 def test_a_chat_is_answered(make_client: Any, upstreams: List[FakeUpstream]) -> None:
@@ -287,6 +298,17 @@ def test_a_closed_client_says_so(make_client: Any) -> None:
         client.session.get("/models")
 
 
+def test_what_is_under_way_goes_on_when_a_client_is_closed(
+    make_client: Any, upstreams: List[FakeUpstream]
+) -> None:
+    """A stream that had begun comes to its end."""
+    upstreams[0].script(Stream(tokens=20, interval_s=0.005))
+    client = make_client()
+    stream = client.chat("Hi", stream=True)
+    client.close()
+    assert stream.collect().text.endswith("token19")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -298,8 +320,9 @@ def test_a_closed_client_says_so(make_client: Any) -> None:
         ({"balancer": object()}, "balancer: <object"),
         ({"timeout": 0}, "timeout: 0 "),
         ({"timeout": float("nan")}, "timeout: nan"),
-        ({"timeout": Timeouts(total=-1)}, "timeout.total: -1"),
-        ({"timeout": Timeouts(read=float("inf"))}, "timeout.read: inf"),
+        ({"timeout": None}, r"timeout: None .*\(connect, read\), or Timeouts.*give a large number"),
+        ({"timeout": "30"}, r"timeout: '30' .*seconds .*a pair \(connect, read\), or Timeouts\(\.\.\.\)$"),
+        ({"timeout": urllib3.Timeout(5)}, r"timeout: Timeout\(connect=.*or Timeouts\(\.\.\.\)$"),
         ({"max_retries": -1}, "max_retries: -1"),
         ({"max_retries": 1.5}, "max_retries: 1.5"),
         ({"probe_interval": 0}, "probe_interval: 0"),
