@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from .endpoint_fields import encodes
 from .errors import ClientClosed, ConfigurationError
-from .extras import Extras, is_unset
+from .extras import Extras
+from .payload import body_of, rest_of
 from .policy.node import Attempt
 from .policy.paths import expected_of, progress_of
 from .policy.progress import Progress, progress_maker
@@ -125,7 +125,7 @@ class Caller:
         if model is not None:
             self._check_model(model)
         timeouts = self.terms.timeouts_for(timeout)
-        door = _ApiDoor(self.transports, "POST", path, _serialized(params), params, extras)
+        door = _ApiDoor(self.transports, "POST", path, rest_of(params), params, extras)
         if progress is not None:
             door.read_as_stream(progress, timeouts.stall)
         return self._run(door, chosen, timeouts, affinity)
@@ -200,8 +200,8 @@ class _ApiDoor:
             rest = self._rest
             if endpoint.fields is not None:
                 accepted = transport.accepted(self._params)
-                rest = rest if accepted is self._params else _serialized(accepted)
-            body = b'{"model":' + _ENCODER.encode(model).encode() + rest
+                rest = rest if accepted is self._params else rest_of(accepted)
+            body = body_of(model, rest)
             headers["Content-Type"] = _JSON
             headers["Content-Length"] = str(len(body))
         if self._progress is not None:
@@ -218,46 +218,3 @@ class _ApiDoor:
         if self._progress is None:
             return None
         return begin_stream(self._progress, attempt, self._stall_s)
-
-
-def _plain(value: Any) -> Any:
-    """Turn into JSON what a reply of ours, or of another SDK, is made of."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return dump()
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")
-
-
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
-
-
-def _serialized(params: Dict[str, Any]) -> bytes:
-    """Serialize a payload once, but for its model: what follows `{"model":"..."`."""
-    try:
-        return b"," + _ENCODER.encode(params).encode()[1:] if params else b"}"
-    except (TypeError, ValueError, RecursionError) as error:
-        given = {name: value for name, value in params.items() if not is_unset(value)}
-        if len(given) < len(params):
-            return _serialized(given)
-        for name, value in params.items():
-            try:
-                _ENCODER.encode({name: value})
-            except (TypeError, ValueError, RecursionError):
-                allowed = f"what JSON can hold ({error})"
-                raise reject(str(name), Shown(value), allowed) from None
-        raise reject("payload", Shown(params), f"what JSON can hold ({error})") from None
-
-
-class Shown:
-    """A value's repr, bounded: a payload may be megabytes."""
-
-    def __init__(self, value: object) -> None:
-        try:
-            self._text = repr(value)
-        except Exception:  # noqa: BLE001 - it is the caller's, and may be what is wrong
-            self._text = type(value).__name__
-
-    def __repr__(self) -> str:
-        return self._text if len(self._text) <= 200 else self._text[:200] + "..."

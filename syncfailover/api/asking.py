@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, Hashable, Mapping, NamedTuple, Optional, Sequence, Type, Union
 
-from ..caller import Caller, Shown
+from ..caller import Caller
 from ..extras import is_unset
+from ..payload import Shown
 from ..runtime.failover import Done
 from ..runtime.timeouts import Timeouts
 from ..stream import ApiStream, Form, story

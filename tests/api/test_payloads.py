@@ -7,7 +7,7 @@ from typing import Any, Dict, List
 import pytest
 from fleet import endpoints_of
 
-from syncfailover import ConfigurationError, caller
+from syncfailover import ConfigurationError, payload
 from syncfailover.testing import FakeUpstream, Ok, Status, Stream
 
 TOOLS = [
@@ -95,8 +95,8 @@ def test_a_large_image_is_serialized_once(
     streams: bool, make_client: Any, upstreams: List[FakeUpstream], monkeypatch: Any
 ) -> None:
     """Three attempts send the same five megabytes, and the encoder saw them once; each gets its own model's name."""
-    counting = Counting(caller._ENCODER)
-    monkeypatch.setattr(caller, "_ENCODER", counting)
+    counting = Counting(payload._ENCODER)
+    monkeypatch.setattr(payload, "_ENCODER", counting)
     image = "data:image/png;base64," + base64.b64encode(bytes(range(256)) * 20_000).decode()
     parts = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": image}}]
     endpoints = endpoints_of(upstreams)
@@ -107,8 +107,8 @@ def test_a_large_image_is_serialized_once(
     assert [attempt.endpoint for attempt in reply.attempts] == ["a", "b", "c"]
     assert [size > len(image) for size in counting.sizes].count(True) == 1
     seen = [upstream.calls.requests[0].json() for upstream in upstreams]
-    assert [payload["model"] for payload in seen] == ["gpt-4.1", "theirs", "gpt-4.1"]
-    assert all(payload["messages"][0]["content"] == parts for payload in seen)
+    assert [sent["model"] for sent in seen] == ["gpt-4.1", "theirs", "gpt-4.1"]
+    assert all(sent["messages"][0]["content"] == parts for sent in seen)
 
 
 def test_what_is_no_json_is_named_though_it_is_long(make_client: Any) -> None:
