@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Iterable, Tuple, Union
 
 from ..errors import ConfigurationError, DeadlineExceeded, FailoverError
+from ..openai_options import INSTEAD
 from ..validation import reject
 from .httpx import FailoverTransport
 
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
 _OLDEST, _BEYOND = (1, 55, 3), (4, 0, 0)
 #: It is never sent; each endpoint has its own key, or none.
 _NO_KEY = "each-endpoint-has-its-own"
-#: What the openai package is told by us, and where it is told to us.
-_OURS = {
-    "admin_api_key": "each Endpoint(..., api_key=)",
-    "api_key": "each Endpoint(..., api_key=)",
-    "base_url": "each Endpoint(name, base_url)",
-    "data_residency": "each Endpoint(name, base_url)",
-    "http_client": "each Endpoint(..., proxies=, verify=)",
-    "provider": "each Endpoint(name, base_url)",
-    "workload_identity": "each Endpoint(..., api_key=), which may be a callable",
+#: What the openai package would be told, and what to do instead.
+_INSTEAD = {
+    **INSTEAD,
+    "admin_api_key": INSTEAD["api_key"],
+    "data_residency": INSTEAD["base_url"],
+    "provider": INSTEAD["base_url"],
+    "workload_identity": INSTEAD["api_key"],
 }
+#: What to do about a version that is none of them.
+_GET_IT = (
+    f"install the openai package (>={'.'.join(map(str, _OLDEST))},<{_BEYOND[0]}), "
+    "for example with the extra `openai` of syncfailover"
+)
 
 
 def failover_openai(
@@ -47,7 +51,8 @@ def failover_openai(
     Args:
         client_or_endpoints: a `FailoverClient`, whose breakers, health and counters are shared; or endpoints, or an
             `EndpointRegistry`.
-        openai_kwargs: as for `openai.OpenAI`: `timeout`, `default_headers`, `organization`, ...
+        openai_kwargs: as for `openai.OpenAI`: `timeout`, `default_headers`, ...; what each endpoint has of its own
+            (`api_key`, `base_url`, `organization`, ...) is refused.
 
     Raises:
         ConfigurationError: the openai package is missing or of a version that was not tested, or an argument that
@@ -85,7 +90,7 @@ def _openai() -> Any:
     try:
         import openai  # noqa: PLC0415 - an extra, wanted only by who calls this
     except ImportError as error:
-        message = f"openai: cannot be imported ({error}); pip install 'syncfailover[openai]'"
+        message = f"openai: cannot be imported ({error}); {_GET_IT}"
         raise ConfigurationError(message, field="openai") from error
     return openai
 
@@ -94,10 +99,10 @@ def _check(sdk: Any, kwargs: Any) -> None:
     """Refuse a version that was not tested, and arguments that would be lost or would undo what this is for."""
     if not _OLDEST <= _numbers(sdk.__version__) < _BEYOND:
         allowed = f"a version from {'.'.join(map(str, _OLDEST))} to below {_BEYOND[0]}"
-        raise reject("openai", sdk.__version__, f"{allowed}: pip install 'syncfailover[openai]'")
-    for name, place in _OURS.items():
+        raise reject("openai", sdk.__version__, f"{allowed}; {_GET_IT}")
+    for name, told in _INSTEAD.items():
         if name in kwargs:  # the value may be a key
-            message = f"{name}: is not for the openai package here, but for {place}"
+            message = f"{name}: is not for the openai package here: {told}"
             raise ConfigurationError(message, field=name)
     if kwargs.get("max_retries", 0) != 0:
         allowed = (

@@ -561,9 +561,11 @@ def test_a_client_that_was_passed_in_stays_open(make_client: Any) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
-        ({"api_key": "sk-secret-x"}, r"api_key: .* each Endpoint\(\.\.\., api_key=\)"),
-        ({"base_url": "http://x/v1"}, r"base_url: .* each Endpoint\(name, base_url\)"),
+        ({"api_key": "sk-secret-x"}, "api_key: .* give each Endpoint its own api_key="),
+        ({"base_url": "http://x/v1"}, "base_url: .* make an Endpoint for each base_url"),
         ({"http_client": None}, "http_client"),
+        ({"organization": "org-1"}, "organization: .* Endpoint headers={'OpenAI-Organization': '...'}"),
+        ({"project": "proj-1"}, "project: .* Endpoint headers={'OpenAI-Project': '...'}"),
         ({"max_retries": 2}, r"max_retries: 2 .* FailoverClient\(\.\.\., max_retries=\)"),
         ({"balancer": "weighted"}, r"balancer: .* FailoverClient\(\.\.\., balancer=\)"),
     ],
@@ -588,7 +590,7 @@ def test_a_version_that_was_not_tested(
 def test_no_openai_package(make_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is missing, and how to get it."""
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'syncfailover\[openai\]'"):
+    with pytest.raises(ConfigurationError, match=r"install the openai package \(>=1\.55\.3,<4\)"):
         failover_openai(make_client())
 
 
