@@ -17,6 +17,7 @@ from .endpoint import Endpoint
 from .endpoint_fields import ApiKey
 from .errors import ConfigurationError
 from .extras import Extras
+from .openai_options import Covered, refused
 from .policy.health import HealthStatus
 from .policy.snapshot import Snapshot
 from .runtime.dispatch import Callback
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from . import settings
 
 
-class FailoverClient:
+class FailoverClient(Covered):
     """Keeps `client.chat(...)` working when an endpoint does not.
 
         client = FailoverClient([Endpoint("a", url_a, key_a), Endpoint("b", url_b, key_b)], model="gpt-4.1")
@@ -43,7 +44,7 @@ class FailoverClient:
     One client serves all threads of a process; make it once. Its health monitor starts with the first call.
 
     Args:
-        endpoints: a list of `Endpoint`, or an `EndpointRegistry` to share.
+        endpoints: a list of `Endpoint`, at least one, or an `EndpointRegistry` to share.
         model: used where a call names none.
         balancer: "weighted", "round_robin", "lowest_latency", "least_busy", "cheapest", or any object with
             `pick(candidates) -> candidate`.
@@ -76,9 +77,33 @@ class FailoverClient:
 
     """
 
+    _written = "client"
+    _uncovered = frozenset(
+        {
+            "admin",
+            "audio",
+            "batches",
+            "beta",
+            "containers",
+            "conversations",
+            "copy",
+            "evals",
+            "files",
+            "fine_tuning",
+            "images",
+            "moderations",
+            "realtime",
+            "skills",
+            "uploads",
+            "vector_stores",
+            "videos",
+            "webhooks",
+        }
+    )
+
     def __init__(
         self,
-        endpoints: Union[Iterable[Endpoint], EndpointRegistry],
+        endpoints: Union[Iterable[Endpoint], EndpointRegistry] = (),
         *,
         model: Optional[str] = None,
         balancer: Any = None,
@@ -329,8 +354,6 @@ _ENDPOINT_FIELDS = frozenset(Endpoint.__slots__) - {"name", "api_key", "weight",
 
 def _refused_option(name: str) -> ConfigurationError:
     """Make the error for an option that `with_options` does not take."""
-    from .openai_options import refused  # noqa: PLC0415 - only a mistake needs it
-
     made_with = (FailoverClient.__init__, EndpointRegistry.__init__)
     theirs = {option for function in made_with for option in function.__kwdefaults__ or {}}
     return refused(name, FailoverClient.with_options.__kwdefaults__ or {}, theirs)

@@ -270,6 +270,11 @@ def checked_endpoints(endpoints: Iterable[Endpoint]) -> Tuple[Endpoint, ...]:
     """Accept a list of endpoints, at least one, names unique."""
     if isinstance(endpoints, Endpoint):
         endpoints = (endpoints,)
+    if isinstance(endpoints, (str, bytes, Mapping)):  # not shown: it may be, or hold, a key
+        kind = type(endpoints).__name__
+        raise ConfigurationError(
+            f"endpoints: a {kind} is not allowed; expected a list of Endpoint", field="endpoints"
+        )
     try:
         listed = tuple(endpoints)
     except TypeError:

@@ -12,6 +12,7 @@ from urllib3.util.retry import Retry
 from .adapter import EndpointRegistry, FailoverAdapter
 from .endpoint import Endpoint
 from .errors import ClientClosed, ConfigurationError
+from .openai_options import refused_by_client
 from .policy.snapshot import Snapshot
 from .prepared import HOME
 from .runtime.hedging import HedgeAfter
@@ -36,7 +37,7 @@ class FailoverSession(requests.Session):
     sent to endpoints.
 
     Args:
-        endpoints: a list of `Endpoint`, or an `EndpointRegistry` to share.
+        endpoints: a list of `Endpoint`, at least one, or an `EndpointRegistry` to share.
         timeout: seconds for a whole call where the request names none, or `Timeouts`.
         max_retries: further attempts after the first, or a urllib3 `Retry`.
         queue_timeout: seconds that a call may wait in line while nobody can serve it.
@@ -57,7 +58,7 @@ class FailoverSession(requests.Session):
 
     def __init__(
         self,
-        endpoints: Union[Iterable[Endpoint], EndpointRegistry],
+        endpoints: Union[Iterable[Endpoint], EndpointRegistry] = (),
         *,
         timeout: Union[float, Timeouts] = 30.0,
         max_retries: Union[int, Retry] = 3,
@@ -168,6 +169,9 @@ def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _unknown(option: str, known: Iterable[str]) -> ConfigurationError:
     """Make the error for an option that nobody takes, and suggest the nearest that somebody does."""
+    packages = refused_by_client(option)
+    if packages is not None:
+        return packages
     from .settings_keys import hint  # noqa: PLC0415 - only a mistake needs it
 
     meant = hint(option, sorted({*known, *OPTIONS, "model", "probe_when"}))

@@ -355,6 +355,13 @@ def test_bad_options_are_named_at_once(options: Any, message: str) -> None:
         (("hi",), {"temperature": float("nan")}, "temperature: nan"),
         (("hi",), {"timeout": -1}, "timeout: -1"),
         (("hi",), {"model": 7}, "model: 7"),
+        (
+            (),
+            {"messages": "hello"},
+            r"messages: 'hello' .*expected a list .*; client\.chat\('hello'\) takes a text$",
+        ),
+        (("hi",), {"wire_stream": "no"}, "wire_stream: 'no' is not allowed; expected True or False"),
+        (("hi",), {"stream": "no"}, "stream: 'no' is not allowed; expected True or False"),
         (("hi",), {"on_break": "resume"}, "on_break: 'resume'.*one of 'raise', 'restart'"),
     ],
     ids=repr,
@@ -365,6 +372,14 @@ def test_bad_calls_are_named_at_once(arguments: Any, params: Any, message: str, 
     with pytest.raises(ConfigurationError, match=message):
         client.chat(*arguments, **params)
     assert client.metrics()["total_requests"] == 0
+
+
+def test_create_takes_no_text(make_client: Any) -> None:
+    """The error says which call does."""
+    with pytest.raises(
+        ConfigurationError, match=r"expected a list of messages .*; client\.chat\('hello'\) takes"
+    ):
+        make_client().chat.completions.create(messages="hello")
 
 
 def test_a_call_needs_a_model(make_client: Any) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Dict, Hashable, Mapping, NamedTuple, Optional, Sequence,
 
 from ..caller import Caller
 from ..extras import is_unset
+from ..openai_options import Covered, check_extra_body, check_fields
 from ..payload import Shown
 from ..runtime.failover import Done
 from ..runtime.timeouts import Timeouts
@@ -31,7 +32,7 @@ class Kind(NamedTuple):
     asks_for_usage: bool
 
 
-class Part:
+class Part(Covered):
     """A part of a client."""
 
     def __init__(self, caller: Caller) -> None:
@@ -58,8 +59,9 @@ def ask(
     home = None if affinity is None else _number_of(affinity)
     extras = caller.extras_with(extra_headers, extra_query)
     one_of("on_break", on_break, ("raise", "restart"))
-    if stream and stream is not True:
-        raise reject("stream", Shown(stream), "True or False")
+    for name, value in (("stream", stream), ("wire_stream", wire_stream)):
+        if value and value is not True:
+            raise reject(name, Shown(value), "True or False")
     if not (stream or wire_stream):
         done = caller.post(kind.path, model, timeout, payload, home, extras)
         return replied(kind.form.reply, done)
@@ -94,12 +96,10 @@ def whole_payload(payload: Dict[str, Any], extra_body: Extra) -> Dict[str, Any]:
     """Return the payload, checked, with `extra_body` in it, which wins.
 
     Raises:
-        ConfigurationError: an option of the client among its fields, or a body that cannot be merged into it.
+        ConfigurationError: a keyword among its fields that is none, or a body that cannot be merged into it.
 
     """
-    for name in _OF_THE_CLIENT.intersection(payload):
-        allowed = f"to be an option of the client: FailoverClient(..., {name}=...)"
-        raise reject(name, payload[name], allowed)
+    check_fields(payload)
     if extra_body is None or is_unset(extra_body):
         return payload
     if not isinstance(extra_body, Mapping):
@@ -111,22 +111,8 @@ def whole_payload(payload: Dict[str, Any], extra_body: Extra) -> Dict[str, Any]:
     for name in extra_body:
         if not isinstance(name, str):
             raise reject("extra_body", Shown(extra_body), "names of fields that are texts")
+    check_extra_body(extra_body)
     return {**payload, **extra_body}
-
-
-#: Options of a client, which a call does not take; as fields of the payload they would guard nothing.
-_OF_THE_CLIENT = frozenset(
-    {
-        "balancer",
-        "budget_usd",
-        "hedge_after",
-        "max_retries",
-        "probe_when",
-        "queue_size",
-        "queue_timeout",
-        "state",
-    }
-)
 
 
 def _number_of(affinity: Any) -> int:

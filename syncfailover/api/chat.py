@@ -31,6 +31,8 @@ CHAT = Kind(
 class Chat(Part):
     """`client.chat`: callable with a prompt or messages, and the OpenAI SDK's `chat.completions`."""
 
+    _written = "client.chat"
+
     def __init__(self, caller: Caller) -> None:
         super().__init__(caller)
         #: `create(model=..., messages=...)`, as an openai-SDK caller already wrote it.
@@ -87,11 +89,14 @@ class Chat(Part):
         if prompt is not None and messages is not None:
             raise reject("messages", messages, "to be left out where a prompt is given")
         if isinstance(prompt, str):
-            messages = [{"role": "user", "content": prompt}]
+            prompt = [{"role": "user", "content": prompt}]
         answer: Union[ChatReply, ChatStream] = ask(
             self._caller,
             CHAT,
-            {"messages": _messages(prompt if messages is None else messages), **params},
+            {
+                "messages": _messages(prompt, _TEXT_OR_LIST) if messages is None else _messages(messages),
+                **params,
+            },
             model=model,
             stream=stream,
             on_break=on_break,
@@ -107,6 +112,9 @@ class Chat(Part):
 
 class ChatCompletions(Part):
     """`client.chat.completions`."""
+
+    _written = "client.chat.completions"
+    _uncovered = frozenset({"acreate", "delete", "list", "messages", "parse", "retrieve", "stream", "update"})
 
     @overload
     def create(self, *, messages: Any, stream: Literal[True], **params: Any) -> ChatStream: ...
@@ -147,8 +155,13 @@ class ChatCompletions(Part):
         return answer
 
 
-def _messages(messages: Any) -> List[Mapping[str, Any]]:
-    allowed = "a text, or a list of messages like {'role': 'user', 'content': '...'}"
+_LIST = "a list of messages like {'role': 'user', 'content': '...'}"
+_TEXT_OR_LIST = f"a text, or {_LIST}"
+
+
+def _messages(
+    messages: Any, allowed: str = f"{_LIST}; client.chat('hello') takes a text"
+) -> List[Mapping[str, Any]]:
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
         raise reject("messages", messages, allowed)
     for index, message in enumerate(messages):

@@ -11,6 +11,9 @@ from .asking import Extra, Part, Timeout, one_or_more, replied, whole_payload
 class Embeddings(Part):
     """`client.embeddings`."""
 
+    _written = "client.embeddings"
+    _uncovered = frozenset({"acreate"})
+
     def create(
         self,
         *,

@@ -9,6 +9,9 @@ from .asking import Extra, Part, Timeout, replied
 class Models(Part):
     """`client.models`."""
 
+    _written = "client.models"
+    _uncovered = frozenset({"delete", "retrieve"})
+
     def list(
         self, *, timeout: Timeout = None, extra_headers: Extra = None, extra_query: Extra = None
     ) -> ModelList:

@@ -33,6 +33,22 @@ RESPONSES = Kind(
 class Responses(Part):
     """`client.responses`."""
 
+    _written = "client.responses"
+    _uncovered = frozenset(
+        {
+            "acreate",
+            "cancel",
+            "compact",
+            "connect",
+            "delete",
+            "input_items",
+            "input_tokens",
+            "parse",
+            "retrieve",
+            "stream",
+        }
+    )
+
     @overload
     def create(self, *, stream: Literal[True], **params: Any) -> ResponseStream: ...
     @overload

@@ -26,6 +26,9 @@ TEXT = Kind(
 class Completions(Part):
     """`client.completions`."""
 
+    _written = "client.completions"
+    _uncovered = frozenset({"acreate"})
+
     @overload
     def create(self, *, prompt: Any, stream: Literal[True], **params: Any) -> TextStream: ...
     @overload
