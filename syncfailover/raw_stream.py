@@ -78,16 +78,7 @@ class RawStream(OpenStream):
 
     def _settle(self) -> None:
         """Let everybody know how it ended; a reader need not go on once the answer is whole."""
-        run, events = self._run, self._events
         if self._state is BROKEN:
-            self._error = run.broke(events.broken, restart=False).error
-        elif events.progress.whole:
-            run.finish({"usage": events.progress.usage, "model": _model_in(events.held)})
+            self._error = self._run.broke(self._events.broken, restart=False).error
         else:
-            run.abandon()
-
-
-def _model_in(held: Sequence[Dict[str, Any]]) -> Any:
-    """Return the model that a stream's first event names."""
-    first = held[0] if held else {}
-    return (first.get("response") or first).get("model")
+            super()._settle()

@@ -70,7 +70,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
     def __init__(self, run: Run, done: Done, form: Form, *, restarts: bool, shows_usage: bool) -> None:
         super().__init__(run)
         self._form = form
-        self._restarts = restarts
+        self._restarts = self._asked_to_restart = restarts
         self._shows_usage = shows_usage
         self._pending: Deque[Dict[str, Any]] = deque()
         self._assembly = form.assembly()
@@ -137,7 +137,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
             ConfigurationError: with `on_break="restart"`, for a text cannot say that it begins anew.
 
         """
-        if self._restarts:
+        if self._asked_to_restart:
             raise reject("on_break", "restart", "'raise' for text_deltas(): iterate over the chunks instead")
         return (text for text in map(self._added, self) if text)
 
@@ -202,19 +202,19 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
                     raise self._unusable()
                 payload = pending.popleft()
                 self._assembly.add(payload)
-                if self._shows_usage or payload.get("choices") != [] or not payload.get("usage"):
+                if self._shows_usage or payload.get("choices") or not payload.get("usage"):
                     return self._form.chunk(payload)
             elif not self._advance():
                 return None
 
     def _advance(self) -> bool:
         """Wait for more to come; False at the end."""
-        if self._pending:
-            return True
         if self._state is not OPEN:
             if self._state is ENDED:
                 return False
             raise self._unusable()
+        if self._pending:
+            return True
         events = self._events
         if events is None or (events.over and events.broken is None):
             self._finish()
@@ -233,7 +233,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
         self._events = self._run.events
         if self._events is not None:
             self._pending.extend(self._events.held)
-            self._events.held = []
+            self._events.held, self._events.held_parts = [], []
         else:
             payload = {} if done.received is None else done.received.payload
             self._pending.append(self._form.chunk_of(payload))
@@ -246,33 +246,38 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
         if self._events is None:  # it came whole, and was counted when it came
             payload, done = self._whole
         else:
-            self._events.release()
             payload = self._assembly.whole()
-            done = self._run.finish(payload)
+            done = self._told(lambda: self._run.finish(payload))
         self._reply = self._form.reply(payload, **story(done))
         self._state = ENDED
+        if self._events is not None:
+            self._events.release()
 
     def _recover(self) -> None:
         """Begin anew elsewhere, or raise."""
+        if not self._claim_end():  # closed just now, by another thread
+            raise self._unusable()
         self._events.close()
-        try:
-            done = self._run.broke(self._events.broken, restart=self._restarts)
-        except BaseException:  # interrupted; the run has counted itself
-            self._claim_end()
-            self._state = CLOSED
-            raise
+        done = self._told(lambda: self._run.broke(self._events.broken, restart=self._restarts))
         if done.error is None:
-            self._assembly = self._form.assembly()
-            self._take(done)
-            self._pending.appendleft(self._form.restart(self._pending[0] if self._pending else {}))
+            self._begin_anew(done)
             return
-        self._claim_end()
         self._state = BROKEN
         error = self._error = done.error
         if isinstance(error, StreamInterrupted):
             error.text = self.text
         raise error
 
+    def _begin_anew(self, done: Done) -> None:
+        self._assembly = self._form.assembly()
+        self._take(done)
+        self._pending.appendleft(self._form.restart(self._pending[0] if self._pending else {}))
+        self._ends.append(True)
+        if self._state is CLOSED:  # by another thread, meanwhile
+            self._end()
+            raise self._unusable()
+
     @property
     def _so_far(self) -> str:
-        return f", after {len(self.text)} characters of text"
+        hint = "leaving the loop closes it; next(stream) takes one chunk and leaves it open"
+        return f", after {len(self.text)} characters of text: {hint}"

@@ -1,9 +1,11 @@
 """`client.chat(..., stream=True)`: what a caller sees of a stream, whole or broken, and what it leaves behind."""
 
 import gc
+import json
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 from typing import Any, List
@@ -372,7 +374,9 @@ def test_total_bounds_a_stream_that_goes_on(upstreams: List[FakeUpstream], make_
     client = make_client(timeout=0.3)
     stream = client.chat("Hi", stream=True)
     began = time.monotonic()
-    with pytest.raises(StreamDeadlineExceeded, match=r"still coming after 0.3 s") as caught:
+    with pytest.raises(
+        StreamDeadlineExceeded, match=r"after 0.3 s, all that timeout.total left it"
+    ) as caught:
         list(stream)
     assert time.monotonic() - began < 0.5
     assert isinstance(caught.value, (DeadlineExceeded, StreamInterrupted))
@@ -455,6 +459,146 @@ def test_leaving_a_stream_frees_everything(
     for use in (lambda: next(stream), lambda: list(stream), stream.collect):
         with pytest.raises(ClientClosed, match=r"closed before its end, after .* characters"):
             use()
+
+
+def test_a_closed_stream_says_how_far_it_was_read(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """However it is used after that, the count is that of its text, which stays, and it is told how not to close it."""
+    upstreams[0].script(Stream(tokens=100))
+    stream = make_client().chat("Hi", stream=True)
+    for chunk in stream:
+        if chunk.text:
+            break
+    assert stream.text == "token0"
+    told = (
+        "this stream was closed before its end, after 6 characters of text: leaving the loop closes it;"
+        " next(stream) takes one chunk and leaves it open"
+    )
+    for use in (stream.collect, lambda: next(stream), lambda: list(stream), stream.collect):
+        with pytest.raises(ClientClosed) as caught:
+            use()
+        assert str(caught.value) == told
+        assert stream.text == "token0"
+
+
+def test_a_broken_stream_raises_again(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """`collect()` after the break does not begin anew: it raises the same error."""
+    upstreams[0].script(StreamCut(after=3, tokens=10))
+    stream = make_client().chat("Hi", stream=True)
+    with pytest.raises(StreamInterrupted) as caught:
+        list(stream)
+    for use in (stream.collect, lambda: next(stream)):
+        with pytest.raises(StreamInterrupted) as again:
+            use()
+        assert again.value is caught.value
+
+
+def test_leaving_a_loop_where_the_answer_ends_is_a_success(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """Code that stops reading at `finish_reason` has its answer: breaker, metrics and affinity learn of a success."""
+    client = make_client(endpoints_of_first(upstreams), failure_threshold=1, max_retries=0)
+    upstreams[0].script(Reset())
+    with pytest.raises(FailoverError):
+        client.chat("Hi")
+    assert client.status()["a"].breaker.value == "open"
+    for chunk in client.chat("Hi", stream=True):
+        if chunk.choices[0].finish_reason:
+            break
+    assert client.status()["a"].breaker.value == "closed"
+    assert client.metrics()["successful_requests"] == 1
+
+
+def test_an_interruption_at_the_end_keeps_no_permit(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """Ctrl-C while everybody is told of a stream's end, or while its next chunk is waited for, frees all the same."""
+    client = make_client()
+
+    def interrupt(_event: Any) -> None:
+        raise KeyboardInterrupt
+
+    stop = client.on("attempt", interrupt)
+    for read in (list, lambda stream: stream.collect()):
+        with pytest.raises(KeyboardInterrupt):
+            read(client.chat("Hi", stream=True))
+        assert in_flight(client) == [0, 0, 0]
+    stop()
+    assert all(
+        upstream.wait_for(lambda upstream=upstream: upstream.in_flight == 0, 1.0) for upstream in upstreams
+    )
+
+
+class SoftLimit(Exception):
+    """What a task queue's signal handler raises."""
+
+
+def test_a_task_queues_time_limit_is_not_the_endpoints_fault(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """An exception that a signal handler raises in mid-stream reaches the caller; nobody else is asked, none blamed."""
+    upstreams[0].calls.always(StreamStall(after=1, tokens=10))
+    client = make_client(timeout=10)
+
+    def limit(*_: Any) -> None:
+        raise SoftLimit
+
+    old = signal.signal(signal.SIGALRM, limit)
+    try:
+        for params in ({"wire_stream": True}, {"stream": True}):
+            signal.setitimer(signal.ITIMER_REAL, 0.15)
+            began = time.monotonic()
+            with pytest.raises(SoftLimit):
+                list(client.chat("Hi", **params))
+            assert time.monotonic() - began < 1.0
+            client.registry.force_open("b")
+            client.registry.force_open("c")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert in_flight(client) == [0, 0, 0]
+    assert client.registry._pool.nodes["a"].breaker.failures == 0
+    assert [len(upstream.calls.requests) for upstream in upstreams] == [2, 0, 0]
+
+
+def test_close_during_a_restart_leaves_nothing(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """A stop button that is pressed while another endpoint is being asked frees the new stream as well."""
+    upstreams[0].script(StreamCut(after=1, tokens=10))
+    upstreams[1].script(Stream(tokens=100, interval_s=0.01, first_token_s=0.3))
+    client = make_client()
+    stream = client.chat("Hi", stream=True, on_break="restart")
+    told: List[Any] = []
+
+    def read() -> None:
+        try:
+            list(stream)
+        except FailoverError as error:
+            told.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert upstreams[1].wait_for(1, 2.0)
+    stream.close()
+    reader.join(3)
+    assert isinstance(told[0], ClientClosed)
+    assert in_flight(client) == [0, 0, 0]
+    assert [attempt.outcome for attempt in stream.attempts] == ["interrupted", "abandoned"]
+    assert upstreams[1].wait_for(lambda: upstreams[1].in_flight == 0, 1.0)
+
+
+def test_a_restart_leaves_no_mark_in_the_reply(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """The reply of a stream that began anew is what the provider sent."""
+    upstreams[0].script(StreamCut(after=1, tokens=10))
+    assert "restarted" not in make_client().chat("Hi", wire_stream=True).to_dict()
+
+
+@pytest.mark.parametrize("gap", ["", "\n", "\n\n  "])
+def test_an_error_body_in_place_of_events_is_read_whole(
+    gap: str, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """A pretty-printed JSON error is named by its code, whatever the headers say and whatever blank comes first."""
+    body = gap + json.dumps({"error": {"code": 429, "message": "slow down"}}, indent=2)
+    upstreams[0].script(Status(200, body, {"Content-Type": "text/event-stream"}))
+    stream = make_client().chat("Hi", stream=True)
+    assert names(stream)[0] == ("a", "rate_limited")
+    stream.close()
 
 
 def test_a_dropped_stream_frees_everything(upstreams: List[FakeUpstream], make_client: Any) -> None:

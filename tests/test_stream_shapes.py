@@ -115,7 +115,7 @@ def read(told: Told) -> List[Received]:
             return [Received(200, headers, body, json.loads(body))]
         except ValueError:
             return [Received(200, headers, body)]
-    progress, decoder = progress_of(told.path)(wants_usage=True), SSEDecoder()
+    progress, decoder = progress_of(told.path)(), SSEDecoder()
     for event in [*decoder.feed(body), *decoder.end()]:
         progress.take(event)
         if progress.over or progress.broken:

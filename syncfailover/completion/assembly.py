@@ -25,7 +25,7 @@ from .tool_calls import Function, ToolCalls
 MAX_CHOICES = 128
 
 #: Fields of a chunk that a reply does not have or that are written here: OpenAI's `obfuscation` is padding.
-_NOT_KEPT = frozenset({"choices", "created", "id", "model", "object", "obfuscation", "usage"})
+_NOT_KEPT = frozenset({"choices", "created", "id", "model", "object", "obfuscation", "restarted", "usage"})
 
 #: Fields of a chunk that are strings or nothing.
 _STRINGS = frozenset({"service_tier", "system_fingerprint"})

@@ -240,8 +240,7 @@ class _HttpxDoor:
         clock = AttemptClock.of(attempt, connect_s, streams=streams)
         if self.kind is None:
             return kept_at_home(exchange(transport, request, clock, secrets))
-        # Usage that nobody asked for may come as well, and only [DONE] tells that it did not.
-        progress = progress_maker(self.kind, self._body.payload or {}, wants_usage=True)
+        progress = progress_maker(self.kind, self._body.payload or {})
         read = begin_stream(progress, attempt, self._stall_s)
         return kept_at_home(exchange(transport, request, clock, secrets, read))
 

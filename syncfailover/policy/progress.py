@@ -4,10 +4,11 @@ The rules:
 
 1. Content is anything that was generated: text, reasoning, a tool call, a reason for the end. A role alone, an empty
    text, a comment or the result of a prompt filter is none.
-2. A stream is whole when every choice has said why it ended (`finish_reason`), or at `[DONE]`; but not if any event was
-   an error, also where `[DONE]` follows it.
-3. It is over, so that nothing more is waited for, at `[DONE]`, and when all choices that were asked for have ended and
-   the usage that was asked for has come.
+2. A stream has *ended* when every choice that was asked for has said why it ended (`finish_reason`); what follows can only
+   be usage. It is *whole* then, at `[DONE]`, and at the end of a body in which no choice is left open; but not if any
+   event was an error, also where `[DONE]` follows it.
+3. It is *over*, so that nothing more is waited for, at `[DONE]`, and when it has ended and an event without choices has
+   brought the usage. Some servers send `finish_reason` and usage in every chunk, so neither alone says that.
 4. What is no JSON object breaks it.
 """
 
@@ -29,20 +30,18 @@ class Progress:
 
     Args:
         choices: how many were asked for.
-        wants_usage: whether the usage was asked for, which comes after the last choice has ended.
 
     """
 
-    __slots__ = ("begun", "content", "detail", "error", "over", "usage", "whole")
+    __slots__ = ("begun", "content", "detail", "ended", "error", "over", "usage", "whole")
 
     #: What a reply that is no stream holds; see `classify`.
     expects: str = "choices"
 
-    def __init__(self, *, choices: int = 1, wants_usage: bool = False) -> None:  # noqa: ARG002 - as its kinds
+    def __init__(self, *, choices: int = 1) -> None:  # noqa: ARG002 - as its kinds
         #: Whether any content has come, and whether the last event brought some.
         self.begun = self.content = False
-        self.whole = False
-        self.over = False
+        self.ended = self.whole = self.over = False
         #: The usage that the stream reported; None so far.
         self.usage: Optional[Dict[str, Any]] = None
         #: The error that an event reported, as a JSON object; and in words what else broke the stream.
@@ -82,7 +81,7 @@ class Progress:
     def _end(self) -> None:
         self.over = True
         if self.begun:
-            self.whole = True
+            self.ended = self.whole = True
         elif not self.whole:
             self.error = {}
 
@@ -108,26 +107,26 @@ def _error_of(payload: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
 class ChoicesProgress(Progress):
     """The stream of a chat, or of a text completion: chunks with choices."""
 
-    __slots__ = ("_asked", "_ended", "_open", "_wants_usage")
+    __slots__ = ("_asked", "_closed", "_open")
 
-    def __init__(self, *, choices: int = 1, wants_usage: bool = False) -> None:
+    def __init__(self, *, choices: int = 1) -> None:
         super().__init__()
         self._asked = choices
-        self._wants_usage = wants_usage
         self._open: Set[int] = set()
-        self._ended: Set[int] = set()
+        self._closed: Set[int] = set()
 
     def _look(self, payload: Dict[str, Any]) -> bool:
-        usage = payload.get("usage")
-        if type(usage) is dict and usage:
-            self.usage = usage
-        choices = payload.get("choices")
-        if type(choices) is list:
+        usage, choices = payload.get("usage"), payload.get("choices")
+        if type(choices) is list and choices:
             for choice in choices:
                 if type(choice) is dict:
                     self._look_at(choice)
-        self.over = self.whole and (self.usage is not None or not self._wants_usage)
-        self.over = self.over and len(self._ended) >= self._asked
+        if type(usage) is dict and usage:
+            self.usage = usage
+            if not choices:
+                payload["choices"] = []  # some leave them out
+                self.over = self.ended
+                return True
         return type(choices) is list
 
     def _look_at(self, choice: Dict[str, Any]) -> None:
@@ -140,14 +139,15 @@ class ChoicesProgress(Progress):
             self.error = {"error": choice.get("error") or {"message": f"finish_reason: {reason}"}}
         elif reason:  # some say "" for null
             self.begun = self.content = True
-            self._ended.add(index)
+            self._closed.add(index)
             self._open.discard(index)
             self.whole = not self._open
+            self.ended = self.whole and len(self._closed) >= self._asked
         elif _generated(choice):
             self.begun = self.content = True
-            if index not in self._ended:
+            if index not in self._closed:
                 self._open.add(index)
-                self.whole = False
+                self.ended = self.whole = False
 
 
 def _generated(choice: Dict[str, Any]) -> bool:
@@ -163,6 +163,8 @@ def _generated(choice: Dict[str, Any]) -> bool:
 
 #: How an event of the responses API ends its stream, with an answer.
 _ANSWERED = ("response.completed", "response.incomplete")
+#: What a response says of itself that has no answer.
+_UNANSWERED = ("failed", "cancelled")
 
 
 class ResponsesProgress(Progress):
@@ -176,16 +178,16 @@ class ResponsesProgress(Progress):
         kind = payload.get("type")
         if not isinstance(kind, str):
             return False
-        response = payload.get("response")
-        if kind == "response.failed":
-            error = response.get("error") if type(response) is dict else None
-            self.error = {"error": error or {"message": kind}}
+        response: Any = payload.get("response")
+        response = response if type(response) is dict else {}
+        if kind == "response.failed" or (kind in _ANSWERED and response.get("status") in _UNANSWERED):
+            self.error = {"error": response.get("error") or {"message": kind}}
             return False
         if kind in _ANSWERED:
-            self.begun = self.content = self.whole = self.over = True
-            usage = response.get("usage") if type(response) is dict else None
+            self.begun = self.content = self.ended = self.whole = self.over = True
+            usage = response.get("usage")
             self.usage = usage if type(usage) is dict else None
-        elif kind.endswith(".delta") and payload.get("delta"):
+        elif kind == "response.output_item.done" or (kind.endswith(".delta") and payload.get("delta")):
             self.begun = self.content = True
         return True
 
@@ -200,17 +202,16 @@ class AnyProgress(Progress):
         return True
 
 
-def progress_maker(
-    kind: Type[Progress], payload: Mapping[str, Any], *, wants_usage: bool = False
-) -> Callable[[], Progress]:
+def progress_maker(kind: Type[Progress], payload: Mapping[str, Any]) -> Callable[[], Progress]:
     """Return what makes the progress of each attempt, by what the payload asks for.
 
     Args:
         kind: see `policy/paths.py`.
         payload: what asks for the stream.
-        wants_usage: whether the usage is waited for although the payload does not ask for it.
 
     """
-    choices, options = payload.get("n"), payload.get("stream_options")
-    asked = isinstance(options, Mapping) and bool(options.get("include_usage"))
-    return partial(kind, choices=choices if type(choices) is int else 1, wants_usage=wants_usage or asked)
+    choices, prompts = payload.get("n"), payload.get("prompt")
+    asked = choices if type(choices) is int and choices > 0 else 1
+    if isinstance(prompts, list) and not all(type(token) is int for token in prompts):
+        asked *= len(prompts)  # a text completion goes on with each of them
+    return partial(kind, choices=asked)

@@ -66,21 +66,24 @@ def make(
     connect_s = min(connect_s, attempt.timeout_s)
     if attempt.alternatives:  # what is not connected was not sent: there is always time left to ask another
         connect_s = min(connect_s, attempt.call_left_s / 2)
+    received: Optional[Received] = None
     try:
         received = door.send(attempt, connect_s)
-        outcome = named(received, expects)
+        outcome = shown = named(received, expects)
+        now = registry.clock()
+        if attempt.race is not None:
+            outcome, shown = attempt.race.judge(attempt, outcome, (now - began) * 1000.0)
+        if received.stream is not None and shown is BEGUN:
+            record = _record(attempt, received, BEGUN, waited_s, (now - began) * 1000.0, None)
+            return Tried(attempt, received, BEGUN, record, None, began)
     except BaseException:
         registry.release(attempt)  # neutral: it says nothing about the endpoint
-        raise
-    now, shown = registry.clock(), outcome
-    if attempt.race is not None:
-        outcome, shown = attempt.race.judge(attempt, outcome, (now - began) * 1000.0)
-    if received.stream is None or shown is not BEGUN:
-        if received.stream is not None:  # called off, just as it had begun
+        if received is not None and received.stream is not None:
             received.stream.close()
-        return _reported(registry, attempt, received, outcome, shown, began, waited_s, received.payload)
-    record = _record(attempt, received, BEGUN, waited_s, (now - began) * 1000.0, None)
-    return Tried(attempt, received, BEGUN, record, None, began)
+        raise
+    if received.stream is not None:  # called off, just as it had begun
+        received.stream.close()
+    return _reported(registry, attempt, received, outcome, shown, began, waited_s, received.payload)
 
 
 def conclude(registry: Registry, begun: Tried, received: Received, outcome: Outcome, said: Any) -> Tried:

@@ -34,8 +34,12 @@ class Story(NamedTuple):
 
 
 def error_of(registry: Registry, stop: Stop, story: Story) -> FailoverError:
-    """Make the error that a caller gets, which shows no key."""
-    return without_key(_told(registry, stop, story))
+    """Make the error that a caller gets, which shows no key, nor a body that echoes one."""
+    error = without_key(_told(registry, stop, story))
+    last = story.tries[-1].received if story.tries else None
+    if last is not None and last.body and last.response is not None:
+        last.response.take(last.blotted(last.body))
+    return error
 
 
 def _told(registry: Registry, stop: Stop, story: Story) -> FailoverError:

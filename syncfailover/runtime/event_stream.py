@@ -14,15 +14,17 @@ from ..policy.node import Attempt
 from ..policy.progress import Progress
 from ..policy.received import BROKEN_OFF, INTERRUPTED, LATE, OVERDUE, Received
 from .attempt_clock import AttemptClock
-from .exchange import Reader, fault_of, forget_frames, whole, whole_of
+from .exchange import WIRE_ERRORS, Reader, fault_of, forget_frames, whole, whole_of
 from .live_body import LiveBody
 from .target import EndpointResponse
 
-#: Seconds for what may still follow an answer that is whole: the usage, and then the end of the body, which lets the
-#: connection be used again.
+#: Seconds of silence after an answer that has ended, in which its usage may come; and for the end of the body after
+#: that, which lets the connection be used again.
 _USAGE_S, _END_S = 1.0, 0.05
-#: Bytes that may come before the first content: they are held back until then.
-_LONGEST_OPENING = 16 * 1024 * 1024
+#: Bytes, and events, that may come before the first content: they are held back until then.
+_LONGEST_OPENING, _MOST_EVENTS = 16 * 1024 * 1024, 10_000
+#: Bytes, and blank ones, by which is known what a body is.
+_TELLING, _MOST_BLANKS = 8, 64 * 1024
 #: A stream that has brought nothing for so many seconds when the call's time is over was stuck, not only long.
 _STUCK_S = 5.0
 #: How a reply may begin that is a stream of events although its headers do not say so.
@@ -55,6 +57,7 @@ class EventStream:
         self.held_parts: List[bytes] = []
         #: Seconds from sending to the first content.
         self.first_content_s = 0.0
+        self._model: Any = None
         self.over = False
         #: What broke it; None where nothing did.
         self.broken: Optional[Received] = None
@@ -63,22 +66,20 @@ class EventStream:
         self._limits = limits
         self._body = LiveBody(response.raw)
         self._decoder = SSEDecoder()
-        self._content_at: Optional[float] = None
-        self._finishing = False
+        #: When somebody began to wait for the next content; None before.
+        self._waiting_since: Optional[float] = None
 
     def begin(self) -> Received:
         """Read until the first content has come, or until it is known that none will."""
         status, headers = self.response.status_code, self.response.raw.headers
         self._clock.extend(self._limits.content_s)
         try:
-            first = self._body.read()
-        except Exception as error:  # noqa: BLE001 - as in `pull`
+            first = self._beginning()
+        except WIRE_ERRORS as error:
             self._end(error)
-            first = b""
-        if self.broken is not None:
             self.close()
-            return self.broken
-        if not _holds_events(headers, first.lstrip()[:8]):
+            return self._broken_early
+        if not _holds_events(headers, first.lstrip()[:_TELLING]):
             received = whole_of(self.response, self._body, first, self._clock, self._secrets)
             self._body.release()
             return received
@@ -88,21 +89,51 @@ class EventStream:
             self.held += self.pull()
             self.held_parts.append(self.part)
             size += len(self.part)
-            if size > _LONGEST_OPENING and not self.progress.begun:
+            too_long = size > _LONGEST_OPENING or len(self.held) > _MOST_EVENTS
+            if too_long and not self.progress.begun:
                 self._break(f"no content in {size} bytes")
         if not self.progress.begun:
             self.close()
-            return self.broken or Received(status, headers, fault=BROKEN_OFF, detail="no content")
+            return self._broken_early
+        self._model = _model_in(self.held)
         self.first_content_s = monotonic() - self._clock.began
         self._clock.extend(self._limits.total_s)
         return Received(status, headers, response=self.response, secrets=self._secrets, stream=self)
+
+    def _beginning(self) -> bytes:
+        """Read until it can be told what the body is: some servers begin with blank lines, or byte by byte."""
+        first = part = self._body.read()
+        while part and len(first) < _MOST_BLANKS:
+            told = first.strip()
+            if len(told) >= _TELLING or (told and first.endswith((b"\n", b"\r"))):
+                break
+            part = self._body.read()
+            first += part
+        return first
+
+    @property
+    def _broken_early(self) -> Received:
+        """What broke it before the first content."""
+        nothing = Received(
+            self.response.status_code, self.response.raw.headers, fault=BROKEN_OFF, detail="no content"
+        )
+        return self.broken or nothing
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer is there, be there more to come or not."""
+        return self.broken is None and (self.over or self.progress.ended)
+
+    def said(self) -> Dict[str, Any]:
+        """Return what it told of model and usage."""
+        return {"usage": self.progress.usage, "model": self._model}
 
     def pull(self) -> List[Dict[str, Any]]:
         """Wait for the next bytes, and return the JSON objects that they complete."""
         self._wind()
         try:
             self.part = self._body.read()
-        except Exception as error:  # noqa: BLE001 - whatever the connection does ends the stream
+        except WIRE_ERRORS as error:
             self.part = b""
             self._end(error)
             return []
@@ -119,7 +150,7 @@ class EventStream:
         for event in events:
             payload = progress.take(event)
             if progress.content:
-                self._content_at = None  # the pause begins when somebody waits for the next
+                self._waiting_since = None  # the pause begins when somebody waits for the next
             if payload is not None:
                 found.append(payload)
             if progress.broken:
@@ -134,21 +165,17 @@ class EventStream:
 
     def _wind(self) -> None:
         """Set the clock for what is waited for now."""
-        limits, clock, now = self._limits, self._clock, 0.0
-        if not self.progress.begun:
+        if not self.progress.begun or self._waiting_since is not None:
             return
-        if self._content_at is None:
-            self._content_at = now = monotonic()
-        if self.progress.whole and not self._finishing:
-            self._finishing = True
-            clock.hasten((now or monotonic()) + _USAGE_S)
-        elif limits.stall_s is not None and now and not self._finishing:
-            clock.extend(limits.total_s)
-            clock.hasten(now + limits.stall_s)
+        self._waiting_since = monotonic()
+        pause_s = _USAGE_S if self.progress.ended else self._limits.stall_s
+        if pause_s is not None:
+            self._clock.extend(self._limits.total_s)
+            self._clock.hasten(self._waiting_since + pause_s)
 
     def _end(self, error: Optional[Exception]) -> None:
         """Take in the end of the body, or of the connection."""
-        if self.progress.whole:
+        if self.progress.ended or (error is None and self.progress.whole):
             self.over = True
         elif error is None:
             self._break("the stream ended without finish_reason or [DONE]")
@@ -164,7 +191,7 @@ class EventStream:
         if not self.progress.begun:
             return f"no content within {self._limits.content_s:.1f} s"
         if self._clock.ran_s(self._limits.total_s):
-            return f"still coming after {self._limits.total_s:.1f} s"
+            return f"still coming after {self._limits.total_s:.1f} s, all that timeout.total left it"
         return f"stalled: no content for {self._limits.stall_s or 0.0:.1f} s"
 
     def _break(self, detail: str, error: Optional[Dict[str, Any]] = None, *, late: bool = False) -> None:
@@ -194,7 +221,7 @@ class EventStream:
         )
 
     def _is_stuck(self) -> bool:
-        return self._content_at is not None and monotonic() - self._content_at >= _STUCK_S
+        return self._waiting_since is not None and monotonic() - self._waiting_since >= _STUCK_S
 
     def release(self) -> None:
         """Give the connection back after the end, if the rest of the body comes at once; else close it.
@@ -209,9 +236,12 @@ class EventStream:
             while self._body.read():
                 pass
             self._body.release()
-        except Exception as error:  # noqa: BLE001 - the answer is whole: how its connection ends harms nobody
+        except WIRE_ERRORS as error:  # the answer is whole: how its connection ends harms nobody
             forget_frames(error)
             self.close()
+        except BaseException:  # a signal
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close the connection at once; no other thread may be reading."""
@@ -241,6 +271,13 @@ def begin_stream(progress: Callable[[], Progress], attempt: Attempt, stall_s: Op
         return EventStream(response, clock, secrets, progress(), limits).begin()
 
     return read
+
+
+def _model_in(held: Sequence[Dict[str, Any]]) -> Any:
+    """Return the model that a stream's first event names."""
+    first = held[0] if held else {}
+    response = first.get("response")
+    return (response if type(response) is dict else first).get("model")
 
 
 def _holds_events(headers: Any, beginning: bytes) -> bool:

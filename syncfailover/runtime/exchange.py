@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import ssl
+import zlib
 from typing import Any, Callable, Optional, Sequence
 
 import requests
@@ -26,7 +27,21 @@ _LARGEST_REPLY = 256 * 1024 * 1024
 #: Bytes read at a time where the size is not known.
 _PART = 64 * 1024
 
-_WIRE_ERRORS = (requests.RequestException, HTTPError, OSError)
+#: What a connection may raise: urllib3's and http.client's own errors, and what their parsers make of garbage. All else
+#: comes from somebody else, such as a task queue's signal for its time limit, and is none of the endpoint's doing.
+WIRE_ERRORS = (
+    requests.RequestException,
+    HTTPError,
+    OSError,
+    http.client.HTTPException,
+    zlib.error,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+)
+#: Of these, what may come before anything is sent, and not from how `send` was called.
+_DIALING_ERRORS = (requests.RequestException, HTTPError, OSError)
 #: What `send` raises because of how it was called, whichever endpoint is asked.
 _CALLERS_MISTAKES = (
     requests.exceptions.InvalidHeader,
@@ -63,8 +78,8 @@ def exchange(
         timeout: Any = clock  # requests passes a urllib3 Timeout on, but does not say so in its types
         response: Any = transport.send(request, timeout=timeout, stream=True)
         received = (whole if read is None else read)(response, clock, secrets)
-    except Exception as error:
-        if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _WIRE_ERRORS)):
+    except WIRE_ERRORS as error:
+        if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _DIALING_ERRORS)):
             error.__dict__.pop("request", None)  # it holds the key
             raise
         received = fault_of(error, clock, secrets)  # also what http.client raises on numbers that are none

@@ -135,6 +135,10 @@ class Run:
         last = self.tries[-1] = conclude(self.registry, self.tries[-1], received, outcome, None)
         return self._carry_safely(last) if restart else self._done(self._error(ANSWERED))
 
+    def let_go(self) -> None:
+        """Give back the permit of a stream that nobody could take the end of."""
+        self.registry.release(self.tries[-1].attempt)
+
     def abandon(self) -> None:
         """Take in that nobody wants the rest of the stream."""
         last = self.tries[-1]
@@ -222,11 +226,13 @@ class Run:
         if hedging is None:
             return [make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)]
         race = _race(registry, door, call, hedging, course, attempt)
+        first: Optional[Tried] = None
         try:
             first = make(registry, door, attempt, call.expects, call.timeouts.connect, waited_s)
             if race is not None:
                 return race.results(first, registry.clock())
         except BaseException:
+            self._drop(first)
             if race is not None:
                 self._drop(race.abandon())
             raise

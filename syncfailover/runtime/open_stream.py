@@ -6,11 +6,14 @@ whoever is first ends it, and to all others it has ended.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 from ..errors import ClientClosed, FailoverError
+from ..policy.outcome import GIVEN_UP, SUCCEEDED
 from . import process
 from .failover import Run
+
+Told = TypeVar("Told")
 
 #: What a stream is: still coming, read to its end, closed before that, broken, or another process's.
 OPEN, ENDED, CLOSED, BROKEN, FOREIGN = "open", "ended", "closed", "broken", "the parent's"
@@ -61,8 +64,11 @@ class OpenStream:
         self._reading = True
         try:
             found: List[Dict[str, Any]] = self._events.pull()
-        finally:
+        except BaseException:  # a signal: where the body was left, nobody can go on
             self._reading = False
+            self.close()
+            raise
+        self._reading = False
         return found
 
     def _claim_end(self) -> bool:
@@ -75,20 +81,35 @@ class OpenStream:
     def _end(self) -> None:
         """Free what it holds and tell how it ended, unless that is done."""
         if self._claim_end() and self._events is not None:
+            self._told(self._settle)
             self._events.release()
-            self._settle()
+
+    def _told(self, tell: Callable[[], Told]) -> Told:
+        """Let everybody know how it ended; whoever is interrupted in that keeps neither permit nor connection."""
+        try:
+            return tell()
+        except BaseException:
+            self._state = CLOSED
+            self._events.close()
+            self._run.let_go()
+            raise
 
     def _drop(self) -> None:
         """Free what nobody will read; the collector may run anywhere, so no lock is taken here."""
         if self._state is OPEN:
             self._state = CLOSED
         if self._claim_end() and self._events is not None:
-            self._events.close()
-            self._run.registry.clear_up_later(self._run.tries[-1].attempt, self._settle)
+            events, run = self._events, self._run
+            events.close()
+            outcome = SUCCEEDED if events.is_answered else GIVEN_UP
+            run.registry.clear_up_later(run.tries[-1].attempt, outcome, self._settle)
 
     def _settle(self) -> None:
-        """Let everybody know how it ended: here, that nobody wants the rest."""
-        self._run.abandon()
+        """Let everybody know how it ended; a reader need not go on once the answer is there."""
+        if self._events.is_answered:
+            self._run.finish(self._events.said())
+        else:
+            self._run.abandon()
 
     def _unusable(self) -> FailoverError:
         """Return the error for whoever reads on after it was closed or has broken."""

@@ -316,14 +316,18 @@ class Registry:
             self._changed.notify_all()
             self._queue.call_next()
 
-    def clear_up_later(self, attempt: Attempt, leftover: Callable[[], None]) -> None:
-        """Give back an attempt that the collector found, and do the rest at the next call.
+    def clear_up_later(self, attempt: Attempt, outcome: Outcome, leftover: Callable[[], None]) -> None:
+        """Settle an attempt that the collector found, and do the rest at the next call.
 
         The collector may run in a thread that holds the lock; where nobody holds it, the permit is free at once.
+        Listeners hear of it with the rest.
         """
         self._leftovers.append(leftover)
         if not self._lock.locked():
-            self.release(attempt)
+            with self._lock:
+                self._pool.report(attempt, outcome, self.clock())
+                self._dirty = True
+                self._queue.call_next()
 
     def _clear_up(self) -> None:
         while self._leftovers:

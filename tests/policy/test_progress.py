@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from syncfailover.completion.sse import ServerSentEvent
 from syncfailover.policy.paths import progress_of
-from syncfailover.policy.progress import AnyProgress, ChoicesProgress, ResponsesProgress
+from syncfailover.policy.progress import AnyProgress, ChoicesProgress, ResponsesProgress, progress_maker
 
 
 def event(data, name=""):
@@ -119,25 +119,55 @@ def test_it_is_whole_when_every_choice_has_ended():
     assert not progress.whole
     progress.take(event(chunk(reason="length", index=1)))
     assert progress.whole
-    assert progress.over
+    assert progress.ended
 
 
 def test_a_choice_that_has_not_begun_is_waited_for():
-    """With two choices asked for, one that has ended does not end the stream."""
+    """With two choices asked for, one that has ended does not end the stream; it is whole only if its body ends."""
     progress = told(chunk({"content": "a"}, "stop"), choices=2)
     assert progress.whole
-    assert not progress.over
-
-
-def test_the_usage_that_was_asked_for_is_waited_for():
-    """A whole stream goes on until its usage has come, if that was asked for, and no longer."""
-    progress = told(chunk({"content": "a"}, "stop"), wants_usage=True)
-    assert progress.whole
-    assert not progress.over
+    assert not progress.ended
     progress.take(event(USAGE))
+    assert not progress.over
+
+
+@pytest.mark.parametrize(
+    ("payload", "choices"),
+    [
+        ({}, 1),
+        ({"n": 3}, 3),
+        ({"n": None}, 1),
+        ({"n": True}, 1),
+        ({"prompt": "a"}, 1),
+        ({"prompt": ["a", "b"]}, 2),
+        ({"prompt": ["a", "b"], "n": 2}, 4),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [[1], [2]]}, 2),
+    ],
+)
+def test_so_many_choices_are_asked_for(payload, choices):
+    """`n` of them, for each prompt of a text completion; a list of tokens is one prompt."""
+    assert progress_maker(ChoicesProgress, payload)()._asked == choices
+
+
+@pytest.mark.parametrize("usage", [USAGE, {"usage": USAGE["usage"]}, {**USAGE, "choices": None}], ids=str)
+def test_a_usage_of_its_own_is_the_last_thing(usage):
+    """A stream that has ended goes on until its usage has come, in an event without choices, and no longer."""
+    progress = told(chunk({"content": "a"}, "stop"))
+    assert progress.ended
+    assert not progress.over
+    assert progress.take(event(usage))["choices"] == []
     assert progress.over
     assert progress.usage == {"total_tokens": 3}
-    assert told(chunk({"content": "a"}, "stop")).over
+
+
+def test_a_reason_or_usage_in_every_chunk_ends_nothing():
+    """Some say in each chunk why they end, and what it has cost so far: only the end of the stream is its end."""
+    each = chunk({"content": "a"}, "stop", usage={"total_tokens": 1})
+    progress = told(each, each, each)
+    assert progress.whole
+    assert not progress.over
+    assert told(USAGE, chunk({"content": "a"})).over is False
 
 
 @pytest.mark.parametrize("data", ["[DONE]", " [DONE] "])
@@ -273,7 +303,7 @@ STREAMS = st.lists(
 def test_no_event_raises(events):
     """Whatever comes, progress is told of it without an exception, and what is broken is never over and whole."""
     for kind in (ChoicesProgress, ResponsesProgress, AnyProgress):
-        progress = kind(wants_usage=True)
+        progress = kind()
         for data, name in events:
             handed_on = progress.take(event(data, name))
             assert handed_on is None or type(handed_on) is dict
