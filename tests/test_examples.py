@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import runpy
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 import requests
 
 from syncfailover import providers
-from syncfailover.testing import FakeUpstream, Status
+from syncfailover.testing import FakeUpstream, Status, Stream, StreamCut
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: Points the presets at the addresses in the environment, then runs the example as `python example.py` would.
@@ -66,8 +68,8 @@ def command(example: str, arguments: List[str], env: Dict[str, str]) -> List[str
 
 
 @contextmanager
-def served(example: str, arguments: List[str], env: Dict[str, str]) -> Iterator[Callable[[], Any]]:
-    """Run a web example; yield a function that asks its view and returns the response."""
+def served(example: str, arguments: List[str], env: Dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """Run a web example; yield a function that asks its view, with options of requests, and returns the response."""
     port = free_port()
     arguments = [argument.format(port=port) for argument in arguments]
     program = subprocess.Popen(
@@ -81,7 +83,8 @@ def served(example: str, arguments: List[str], env: Dict[str, str]) -> Iterator[
             wait_for_port(port, program)
             with requests.Session() as browser:
                 browser.trust_env = False
-                yield lambda: browser.get(f"http://127.0.0.1:{port}/ask?q=What+now", timeout=30)
+                url = f"http://127.0.0.1:{port}/ask?q=What+now"
+                yield lambda **options: browser.get(url, timeout=30, **options)
         finally:
             program.kill()
 
@@ -136,6 +139,107 @@ def test_a_web_view_runs_without_any_key(example: str, arguments: List[str]) -> 
     with served(example, arguments, environment()) as ask:
         answers = [ask().json() for _ in range(2)]
         assert {answer["endpoint"] for answer in answers} <= {"relay-1", "relay-2"}
+
+
+@pytest.fixture
+def ask_for_a_stream(
+    relays: Tuple[FakeUpstream, FakeUpstream], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], Any]]:
+    """Load the streaming view into this process, with keys for the two upstreams; yield what asks it."""
+    for name, upstream in zip(("holysheep", "openrouter"), relays):
+        preset = providers.PRESETS[name]._replace(base_url=upstream.url)
+        monkeypatch.setitem(providers.PRESETS, name, preset)
+    monkeypatch.setenv("HOLYSHEEP_API_KEYS", "key-1,key-2")
+    monkeypatch.setenv("OPENROUTER_API_KEY", "key-3")
+    monkeypatch.delenv("SYNCFAILOVER_DEMO", raising=False)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    sys.modules.pop("llm", None)
+    try:
+        example = runpy.run_path(str(EXAMPLES / "flask_stream.py"))
+        with example["client"]:
+            yield lambda: example["app"].test_client().get("/ask?q=What+now")
+    finally:
+        sys.modules.pop("llm", None)
+
+
+def events_of(answer: Any) -> List[Tuple[str, Any]]:
+    """Return names and data of server-sent events."""
+    found = re.findall(r"event: (\w+)\ndata: (.*)\n\n", answer.text)
+    return [(name, json.loads(data)) for name, data in found]
+
+
+def page_of(events: List[Tuple[str, Any]]) -> str:
+    """Return what a page shows that begins anew where it is told to."""
+    page = ""
+    for name, data in events:
+        if name == "message":
+            page = "" if data.get("restart") else page + data["text"]
+    return page
+
+
+def test_a_view_streams_an_answer(ask_for_a_stream: Callable[[], Any]) -> None:
+    """It comes in pieces, as events that a browser understands, and the last one says that it is whole."""
+    answer = ask_for_a_stream()
+    events = events_of(answer)
+    assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
+    assert len(events) > 3
+    assert page_of(events) == "Hello from upstream-1."
+    assert events[-1] == ("end", {})
+
+
+def test_a_streaming_view_begins_anew(
+    ask_for_a_stream: Callable[[], Any], relays: Tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    """Where an endpoint dies in the middle, the page is told to forget, and gets a whole answer."""
+    relays[0].calls.script(StreamCut(after=3))
+    events = events_of(ask_for_a_stream())
+    assert ("message", {"restart": True}) in events[1:]
+    assert page_of(events) == "Hello from upstream-1."
+    assert events[-1] == ("end", {})
+
+
+def test_an_outage_before_a_stream_is_a_503(
+    ask_for_a_stream: Callable[[], Any], relays: Tuple[FakeUpstream, FakeUpstream]
+) -> None:
+    """The view opens the stream, so that its error handler sees an error."""
+    for upstream in relays:
+        upstream.calls.always(Status(400))
+    answer = ask_for_a_stream()
+    assert (answer.status_code, list(answer.json)) == (503, ["error"])
+
+
+@pytest.mark.parametrize("later", [StreamCut(after=2), Status(503), Status(400), Status(401)], ids=repr)
+def test_an_outage_within_a_stream_is_an_event(
+    ask_for_a_stream: Callable[[], Any], relays: Tuple[FakeUpstream, FakeUpstream], later: Any
+) -> None:
+    """The status has been sent by then, so that the page is told by the last event, whatever else went wrong."""
+    relays[0].calls.script(StreamCut(after=2))
+    for upstream in relays:
+        upstream.calls.always(later)
+    answer = ask_for_a_stream()
+    assert answer.status_code == 200
+    name, data = events_of(answer)[-1]
+    assert (name, list(data)) == ("error", ["error"])
+
+
+def test_a_browser_that_hangs_up_ends_the_upstreams_work(
+    relays: Tuple[FakeUpstream, FakeUpstream], with_keys: Dict[str, str]
+) -> None:
+    """In the middle of an answer, over real sockets: it is abandoned at once, and nobody else is asked for it."""
+    relay, emergency = relays
+    relay.calls.always(Stream(tokens=3000, interval_s=0.01))
+    with served("flask_stream.py", [], with_keys) as ask:
+        with ask(stream=True) as answer:
+            assert next(answer.iter_lines()) == b"event: message"
+            assert relay.in_flight == 1
+        assert relay.wait_for(lambda: relay.in_flight == 0, timeout=2.0)
+        assert len(relay.calls.requests + emergency.calls.requests) == 1
+
+
+def test_a_streaming_view_runs_without_any_key() -> None:
+    """It runs anywhere, too."""
+    with served("flask_stream.py", [], environment()) as ask:
+        assert page_of(events_of(ask())).startswith("Hello from relay-")
 
 
 def run(example: str, env: Dict[str, str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
