@@ -12,14 +12,14 @@ import json
 import sys
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple, Type, Union
 from urllib.parse import quote
 
 from ..client import FailoverClient
 from ..completion.chunk import chunk_of
 from ..endpoint import Endpoint
 from ..endpoint_fields import base_url, origin
-from ..errors import DeadlineExceeded, FailoverError
+from ..errors import ConfigurationError, DeadlineExceeded, FailoverError
 from ..events import AttemptRecord
 from ..policy.error_body import error_in
 from ..policy.node import Attempt
@@ -85,7 +85,8 @@ class FailoverTransport:
 
     Args:
         client: a `FailoverClient` to share, endpoints, or an `EndpointRegistry`.
-        prefix: the URLs that this transport serves; what follows it is appended to an endpoint's base URL.
+        prefix: the URLs that this transport serves; what follows it is appended to an endpoint's base URL. Left out, it
+            is a made-up one, for relative URLs: make the httpx client with `base_url=transport.prefix`.
         options: as for `FailoverClient`, if `client` is none.
 
     Raises:
@@ -124,7 +125,7 @@ class FailoverTransport:
         lib = _library_of(request.__class__)
         url = str(request.url)
         if not url.startswith(self.prefix):
-            raise reject("url", url.split("?", 1)[0], f"one that begins with {self.prefix}")
+            raise self.beyond(url.split("?", 1)[0])
         caller = self.client._caller
         caller.check_open()
         body = JsonBody(request.read())
@@ -142,6 +143,31 @@ class FailoverTransport:
         if run.events is not None:
             return answer.made(_stream_kind(lib)(run, partial(self.interruption, lib, request)))
         return answer.as_events() if door.awaits_chunks else answer.whole()
+
+    def handle_async_request(self, *_request: Any) -> NoReturn:
+        """Refuse to serve an `AsyncClient`, which calls this.
+
+        Raises:
+            ConfigurationError: always.
+
+        """
+        message = "transport: it is synchronous only; give it to an httpx.Client, not to an httpx.AsyncClient"
+        raise ConfigurationError(message, field="transport")
+
+    __aenter__ = aclose = handle_async_request
+
+    def beyond(self, url: str) -> ConfigurationError:
+        """Make the error for a URL outside the prefix.
+
+        Args:
+            url: without its query.
+
+        """
+        return reject(
+            "url",
+            url,
+            f"one that begins with {self.prefix}, or a relative one and a client with base_url=transport.prefix",
+        )
 
     def interruption(self, lib: Any, request: Any, error: FailoverError) -> Exception:
         """Make what a stream that breaks raises to its reader.

@@ -76,6 +76,11 @@ def failover_openai(
 class _OpenAITransport(FailoverTransport):
     """The httpx door, which tells of broken streams in the words of the openai package."""
 
+    def beyond(self, url: str) -> ConfigurationError:
+        """Make the error for a client whose `base_url` was changed."""
+        message = f"url: {url} is asked for, but {INSTEAD['base_url']}"
+        return ConfigurationError(message, field="url", value=url)
+
     def interruption(self, lib: Any, request: Any, error: FailoverError) -> Exception:  # noqa: ARG002
         """Make an error that no version of the package wraps, or takes for one of its caller's."""
         sdk = _openai()

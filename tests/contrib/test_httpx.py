@@ -1,5 +1,6 @@
 """The transport for httpx and httpx2, with the libraries' own clients."""
 
+import asyncio
 import gc
 import importlib
 import subprocess
@@ -320,3 +321,27 @@ def test_any_request_of_the_library_will_do(lib: Any, transport: Any) -> None:
     assert transport.handle_request(kind("GET", transport.prefix + "models")).status_code == 200
     with pytest.raises(ConfigurationError, match=r"request: .* httpx or httpx2"):
         transport.handle_request(object())
+
+
+def test_relative_urls_need_a_base(lib: Any, transport: FailoverTransport) -> None:
+    """Without a prefix it serves relative URLs, of a client that has its made-up one for a base."""
+    refused = pytest.raises(ConfigurationError, match=r"url: '/models' .* base_url=transport\.prefix")
+    with lib.Client(transport=transport) as http, refused:
+        http.get("/models")
+    with lib.Client(transport=transport, base_url=transport.prefix) as http:
+        assert http.get("/models").is_success
+
+
+def test_an_asynchronous_client_is_refused(lib: Any, transport: FailoverTransport) -> None:
+    """It is told that this transport is synchronous, however it is used."""
+
+    async def use(how: str) -> None:
+        http = lib.AsyncClient(transport=transport)
+        if how == "with":
+            async with http:
+                pass
+        await (http.aclose() if how == "close" else http.get("http://syncfailover.invalid/models"))
+
+    for how in ("with", "get", "close"):
+        with pytest.raises(ConfigurationError, match=r"synchronous only; give it to an httpx\.Client"):
+            asyncio.run(use(how))

@@ -577,6 +577,16 @@ def test_arguments_that_would_be_lost(make_client: Any, kwargs: Any, says: str) 
     assert "sk-secret" not in repr(vars(caught.value)) + str(caught.value)
 
 
+def test_another_base_url(make_sdk: Any) -> None:
+    """A client that is given one is told, at its first call, that each endpoint has its own."""
+    moved = make_sdk().with_options(base_url="http://127.0.0.1:9/v1")
+    wrapped_or_not = (openai.APIConnectionError, ConfigurationError)
+    with pytest.raises(wrapped_or_not) as caught:
+        moved.chat.completions.create(**CHAT)
+    says = "url: http://127.0.0.1:9/v1/chat/completions is asked for, but make an Endpoint for each base_url"
+    assert str(chain(caught.value)[-1]) == says
+
+
 @pytest.mark.parametrize("version", ["0.28.1", "1.55.2", "4.0.0", "no version"])
 def test_a_version_that_was_not_tested(
     make_client: Any, monkeypatch: pytest.MonkeyPatch, version: str
