@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 _OLDEST, _BEYOND = (1, 55, 3), (4, 0, 0)
 #: It is never sent; each endpoint has its own key, or none.
 _NO_KEY = "each-endpoint-has-its-own"
-#: What the openai package would be told, and what to do instead.
-_INSTEAD = {
-    **INSTEAD,
-    "admin_api_key": INSTEAD["api_key"],
-    "data_residency": INSTEAD["base_url"],
-    "provider": INSTEAD["base_url"],
-    "workload_identity": INSTEAD["api_key"],
-}
+#: What each endpoint has of its own, and what else the package calls it; there, what to do instead.
+_OURS = {name: INSTEAD[name] for name in ("api_key", "base_url", "http_client", "organization", "project")}
+_OURS.update(dict.fromkeys(("admin_api_key", "workload_identity"), INSTEAD["api_key"]))
+_OURS.update(dict.fromkeys(("data_residency", "provider"), INSTEAD["base_url"]))
 #: What to do about a version that is none of them.
 _GET_IT = (
     f"install the openai package (>={'.'.join(map(str, _OLDEST))},<{_BEYOND[0]}), "
@@ -105,7 +101,7 @@ def _check(sdk: Any, kwargs: Any) -> None:
     if not _OLDEST <= _numbers(sdk.__version__) < _BEYOND:
         allowed = f"a version from {'.'.join(map(str, _OLDEST))} to below {_BEYOND[0]}"
         raise reject("openai", sdk.__version__, f"{allowed}; {_GET_IT}")
-    for name, told in _INSTEAD.items():
+    for name, told in _OURS.items():
         if name in kwargs:  # the value may be a key
             message = f"{name}: is not for the openai package here: {told}"
             raise ConfigurationError(message, field=name)
@@ -117,9 +113,8 @@ def _check(sdk: Any, kwargs: Any) -> None:
     known = inspect.signature(sdk.OpenAI.__init__).parameters
     for name in kwargs:
         if name not in known:
-            allowed = f"an argument of openai.OpenAI; options of failover are the client's: FailoverClient(..., {name}=)"
-            message = f"{name}: is not {allowed}"
-            raise ConfigurationError(message, field=name)
+            told = INSTEAD.get(name) or f"options of failover are the client's: FailoverClient(..., {name}=)"
+            raise ConfigurationError(f"{name}: is not an argument of openai.OpenAI; {told}", field=name)
 
 
 def _numbers(version: str) -> Tuple[int, ...]:

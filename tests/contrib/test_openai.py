@@ -566,6 +566,7 @@ def test_a_client_that_was_passed_in_stays_open(make_client: Any) -> None:
         ({"http_client": None}, "http_client"),
         ({"organization": "org-1"}, "organization: .* Endpoint headers={'OpenAI-Organization': '...'}"),
         ({"project": "proj-1"}, "project: .* Endpoint headers={'OpenAI-Project': '...'}"),
+        ({"azure_endpoint": "https://x"}, r"azure_endpoint: .* providers\.azure\(\.\.\.\)"),
         ({"max_retries": 2}, r"max_retries: 2 .* FailoverClient\(\.\.\., max_retries=\)"),
         ({"balancer": "weighted"}, r"balancer: .* FailoverClient\(\.\.\., balancer=\)"),
     ],
