@@ -23,7 +23,7 @@ from syncfailover import (
     providers,
     testing,
 )
-from syncfailover.events import EVENTS
+from syncfailover.events import EVENTS, AttemptRecord, Event
 from syncfailover.policy import outcome
 from syncfailover.testing import FakeUpstream
 
@@ -53,6 +53,7 @@ BLOCKS = [
     *blocks("README", README),
     *blocks("testing", TESTING),
     *blocks("streams", STREAMS),
+    *blocks("how-it-works", HOW_IT_WORKS),
     *blocks("openai", OPENAI),
     *blocks("openai-sdk", OPENAI_SDK),
 ]
@@ -217,6 +218,14 @@ def test_the_outcome_table_is_the_one_in_the_code() -> None:
         for name, rule in rules.items()
     }
     assert rows == said
+
+
+@pytest.mark.parametrize("kind", [AttemptRecord, Event])
+def test_the_fields_of_ledger_and_events_are_those_of_the_code(kind: Any) -> None:
+    """docs/how-it-works.md lists each of them, in order."""
+    section = HOW_IT_WORKS.split(f"\n| `{kind.__name__}` | |\n", 1)[1].split("\n\n", 1)[0]
+    rows = [line.split("|")[1] for line in section.splitlines()[1:]]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(kind._fields)
 
 
 def test_the_faults_of_the_testing_page_are_those_of_the_package() -> None:
