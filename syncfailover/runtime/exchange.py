@@ -79,7 +79,9 @@ def exchange(
         response: Any = transport.send(request, timeout=timeout, stream=True)
         received = (whole if read is None else read)(response, clock, secrets)
     except WIRE_ERRORS as error:
-        if not clock.sent and (isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _DIALING_ERRORS)):
+        if not clock.sent and (
+            isinstance(error, _CALLERS_MISTAKES) or not isinstance(error, _DIALING_ERRORS)
+        ):
             error.__dict__.pop("request", None)  # it holds the key
             raise
         received = fault_of(error, clock, secrets)  # also what http.client raises on numbers that are none
