@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Callable, Dict, Iterator, Sequence
 
-from .errors import FailoverError
+from .errors import FailoverError, StreamInterrupted
 from .runtime.failover import Run
 from .runtime.open_stream import BROKEN, CLOSED, ENDED, OPEN, OpenStream
 
@@ -21,12 +21,14 @@ class RawStream(OpenStream):
 
     Args:
         run: the call under way.
+        assembly: puts the pieces together, for the text that had come when the stream broke.
         interrupted: makes of our error the one that the reader gets.
 
     """
 
-    def __init__(self, run: Run, interrupted: Callable[[FailoverError], Exception]) -> None:
+    def __init__(self, run: Run, assembly: Any, interrupted: Callable[[FailoverError], Exception]) -> None:
         super().__init__(run)
+        self._assembly = assembly
         self._interrupted = interrupted
         self._at_boundary = True  # whether what was handed on ends with an event
 
@@ -60,13 +62,15 @@ class RawStream(OpenStream):
         its own, where the interruption is to be told; what it `found` before is written anew.
         """
         broken = self._events.broken
+        if broken is not None and broken.payload is None and part:
+            found = found if self._at_boundary else ()
+            part = b"".join(b"data: %b\n\n" % json.dumps(item).encode() for item in found)
+        for payload in found:
+            self._assembly.add(payload)
         if broken is None:
             self._at_boundary = part.endswith(_BOUNDARIES)
             return part
         self._end_as(BROKEN)  # now: a reader who raises for that error may never come back
-        if broken.payload is None and part:
-            sound = found if self._at_boundary else ()
-            part = b"".join(b"data: %b\n\n" % json.dumps(item).encode() for item in sound)
         shown: bytes = broken.blotted(part)
         return shown
 
@@ -79,6 +83,8 @@ class RawStream(OpenStream):
     def _settle(self) -> None:
         """Let everybody know how it ended; a reader need not go on once the answer is whole."""
         if self._state is BROKEN:
-            self._error = self._run.broke(self._events.broken, restart=False).error
+            error = self._error = self._run.broke(self._events.broken, restart=False).error
+            if isinstance(error, StreamInterrupted):
+                error.text = self._assembly.text
         else:
             super()._settle()

@@ -12,9 +12,12 @@ import json
 import sys
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple, Type, Union
 from urllib.parse import quote
 
+from ..api.chat import CHAT
+from ..api.responses import RESPONSES
+from ..api.text import TEXT
 from ..client import FailoverClient
 from ..completion.chunk import chunk_of
 from ..endpoint import Endpoint
@@ -64,7 +67,8 @@ _NOT_HANDED_ON = frozenset(
 #: The header that names the endpoint, and what of a name a header can hold.
 _BY = "x-syncfailover-endpoint"
 _SAFE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
-_CHAT = "chat/completions"
+#: By the path, what puts the pieces of a stream together.
+_ASSEMBLIES = {kind.path: kind.form.assembly for kind in (CHAT, RESPONSES, TEXT)}
 _DO_NOT_RETRY = ("x-should-retry", "false")
 _AS_JSON = ("content-type", "application/json")
 _AS_EVENTS = ("content-type", "text/event-stream")
@@ -141,7 +145,8 @@ class FailoverTransport:
             return self._failed(lib, request, run, done.error)
         answer = _Answer(lib, done.received, done.ledger)
         if run.events is not None:
-            return answer.made(_stream_kind(lib)(run, partial(self.interruption, lib, request)))
+            interrupted = partial(self.interruption, lib, request)
+            return answer.made(_stream_kind(lib)(run, door.assembly(), interrupted))
         return answer.as_events() if door.awaits_chunks else answer.whole()
 
     def handle_async_request(self, *_request: Any) -> NoReturn:
@@ -241,7 +246,9 @@ class _HttpxDoor:
         if self._method not in ("GET", "POST"):
             self.expects = None
         #: Whether a chat that comes whole is to be made a stream.
-        self.awaits_chunks = self.kind is not None and path.split("?", 1)[0] == _CHAT
+        self.awaits_chunks = self.kind is not None and path.split("?", 1)[0] == CHAT.path
+        #: Makes what puts the pieces of a stream together.
+        self.assembly: Callable[[], Any] = _ASSEMBLIES.get(path.split("?", 1)[0], CHAT.form.assembly)
 
     def send(self, attempt: Attempt, connect_s: float) -> Received:
         """Send to the attempt's endpoint, with its URL and its key."""

@@ -237,7 +237,7 @@ def test_a_stream_beyond_its_time(lib: Any, http: Any, upstreams: List[FakeUpstr
     """It is a `ReadTimeout`."""
     for upstream in upstreams:
         upstream.calls.always(Stream(tokens=1000, interval_s=0.01))
-    streaming = http.stream("POST", "/chat/completions", json=STREAM, timeout=0.3)
+    streaming = http.stream("POST", "/chat/completions", json=STREAM, timeout=1.0)
     with streaming as response, pytest.raises(lib.ReadTimeout) as caught:
         response.read()
     assert isinstance(caught.value.__cause__, StreamDeadlineExceeded)

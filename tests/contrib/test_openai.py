@@ -232,9 +232,23 @@ def test_a_stream_that_breaks_after_its_first_token(
     assert any(read)
     cause = caught.value.__cause__
     assert isinstance(cause, StreamInterrupted)
+    assert cause.text == "".join(read)
     assert str(cause) == str(caught.value)
     assert counts(sdk) == (1, 0, 1)
     assert upstreams[0].wait_for(lambda: upstreams[0].in_flight == 0)
+
+
+@pytest.mark.parametrize("call", ["completions", *["responses"] * HAS_RESPONSES])
+def test_the_text_of_a_stream_that_broke(make_sdk: Any, upstreams: List[FakeUpstream], call: str) -> None:
+    """What had come is in the error behind the package's, whichever call it was."""
+    sdk = make_sdk()
+    upstreams[0].calls.always(StreamCut(after=3))
+    asked = {"input": "Hi"} if call == "responses" else {"prompt": "Hi"}
+    with pytest.raises(openai.APIConnectionError) as caught:
+        list(getattr(sdk, call).create(model="gpt-4.1", stream=True, **asked))
+    text = caught.value.__cause__.text  # type: ignore[union-attr]
+    assert text
+    assert "Hello from upstream-1.".startswith(text)
 
 
 @pytest.mark.parametrize("fault", [StreamError(after=2), StreamError(after=2, done=True)], ids=repr)
