@@ -163,7 +163,7 @@ def test_hedging_goes_on_with_what_was_learned(make_client: Any) -> None:
     [
         ({"api_key": "sk-secret-x"}, "api_key: with_options does not change it: give each Endpoint its own"),
         ({"base_url": "http://h"}, "base_url: .*make an Endpoint"),
-        ({"http_client": object()}, "http_client: .*verify= and proxies="),
+        pytest.param({"http_client": object()}, "http_client: .*verify= and proxies=", id="http_client"),
         ({"organization": "org-1"}, "organization: .*OpenAI-Organization"),
         ({"project": "p"}, "project: .*OpenAI-Project"),
         ({"set_default_headers": {}}, "set_default_headers: .*default_headers="),

@@ -116,7 +116,7 @@ class _InOrder:
 
 @pytest.mark.parametrize(
     ("hedge_after", "layout"),
-    [("p95", "three peers"), (80, "an exit")],
+    [("p95", "three peers"), (60, "an exit")],
 )
 def test_the_tail_is_cut(hedge_after: Any, layout: str, fake_upstreams: Any, make_client: Any) -> None:
     """With one endpoint at 2 s for 5 % of its calls, p99 stays below 3 x p50 at no more than 5 % of load."""
@@ -125,12 +125,13 @@ def test_the_tail_is_cut(hedge_after: Any, layout: str, fake_upstreams: Any, mak
     if layout == "an exit":
         endpoints[1] = endpoints[1].replace(priority=1)
     client = make_client(endpoints, hedge_after=hedge_after, timeout=10.0)
-    load(client, 300)  # so many hedges are saved up, and what is usual is known
-    upstreams[0].calls.script(*[*[Ok()] * 9, Ok(delay_s=2.0), *[Ok()] * 10] * 90)
-    calls = 300
+    calls = 0
     for _ in range(3):  # whatever else the machine does lengthens the tail, and never shortens it
+        upstreams[0].calls.heal()
+        load(client, 300)  # so many hedges are saved up, and what is usual is known
+        upstreams[0].calls.script(*[*[Ok()] * 9, Ok(delay_s=2.0), *[Ok()] * 10] * 30)
         run = load(client, 400)
-        calls += len(run.replies)
+        calls += 300 + len(run.replies)
         if run.quantile(0.99) < 3 * run.quantile(0.50):
             break
     assert run.quantile(0.99) < 3 * run.quantile(0.50)
