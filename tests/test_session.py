@@ -23,6 +23,7 @@ from syncfailover.testing import (
     ErrorBody,
     FakeUpstream,
     Hang,
+    Html,
     Ok,
     Raw,
     Redirect,
@@ -54,11 +55,14 @@ def test_a_relative_url_fails_over(session: FailoverSession, upstreams: List[Fak
     assert session.metrics()["failover_count"] == 1
 
 
-def test_a_missing_responses_api_is_left(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:
+@pytest.mark.parametrize("fault", [Status(404, body={"detail": "Not Found"}), Html(200)], ids=repr)
+def test_a_missing_responses_api_is_left(
+    session: FailoverSession, upstreams: List[FakeUpstream], fault: Any
+) -> None:
     """A provider that has no responses API is left for one that has it."""
-    upstreams[0].calls.always(Status(404, body={"detail": "Not Found"}))
+    upstreams[0].calls.always(fault)
     for _ in range(3):
-        assert session.post("/responses", json={"model": "gpt-4.1", "input": "Hi"}).status_code == 200
+        assert session.post("/responses", json={"model": "gpt-4.1", "input": "Hi"}).json()["output"]
 
 
 def test_params_and_headers_are_kept(session: FailoverSession, upstreams: List[FakeUpstream]) -> None:

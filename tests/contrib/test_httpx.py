@@ -27,6 +27,7 @@ from syncfailover.testing import (
     ErrorBody,
     FakeUpstream,
     Hang,
+    Html,
     Ok,
     Redirect,
     Reset,
@@ -110,12 +111,14 @@ def test_keys_stay_at_their_origin(lib: Any, make_client: Any, upstreams: List[F
     assert not {"authorization", "api-key", "cookie"} & set(other.requests[0].headers)
 
 
-def test_a_missing_responses_api_is_left(http: Any, upstreams: List[FakeUpstream]) -> None:
+@pytest.mark.parametrize("fault", [Status(404, body={"detail": "Not Found"}), Html(200)], ids=repr)
+def test_a_missing_responses_api_is_left(http: Any, upstreams: List[FakeUpstream], fault: Any) -> None:
     """A provider that has no responses API is left for one that has it, whole or as a stream."""
-    upstreams[0].calls.always(Status(404, body={"detail": "Not Found"}))
+    upstreams[0].calls.always(fault)
     for stream in (False, True, False):
         answer = http.post("responses", json={"model": "gpt-4.1", "input": "Hi", "stream": stream})
         assert answer.status_code == 200
+        assert "output_text" in answer.text
 
 
 @pytest.mark.parametrize("fault", [Status(500), Status(429)], ids=repr)
@@ -270,6 +273,19 @@ def test_a_dropped_stream_is_freed(
     assert upstreams[0].wait_for(lambda: upstreams[0].in_flight == 0, timeout=1.0)
     assert transport.client.status()["a"].in_flight == 0
     assert transport.client.metrics()["failed_requests"] == 0
+
+
+def test_leaving_the_loop_ends_a_stream(http: Any, upstreams: List[FakeUpstream]) -> None:
+    """At once, without the collector: nothing of ours holds on to the generator that a loop lets go of."""
+    upstreams[0].calls.always(StreamStall(after=1))
+    response = http.send(http.build_request("POST", "/chat/completions", json=STREAM), stream=True)
+    gc.disable()
+    try:
+        for _part in response.iter_bytes():
+            break
+        assert upstreams[0].wait_for(lambda: upstreams[0].in_flight == 0, timeout=1.0)
+    finally:
+        gc.enable()
 
 
 def test_a_stream_closed_by_another_thread(lib: Any, http: Any, upstreams: List[FakeUpstream]) -> None:

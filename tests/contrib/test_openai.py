@@ -502,14 +502,19 @@ def test_endpoints_have_their_own_names_paths_and_fields(
 def test_nothing_of_the_callers_account_is_sent(
     make_sdk: Any, upstreams: List[FakeUpstream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys and names of accounts that the environment holds go to no endpoint, nor does what tells of the machine."""
+    """Keys and names of accounts that the environment holds, or that are given later, go to no endpoint, nor does what tells of the machine."""
     for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"):
         monkeypatch.setenv(f"OPENAI_{name}", "sk-of-the-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    make_sdk().chat.completions.create(**CHAT)
+    sdk = make_sdk()
+    sdk.chat.completions.create(**CHAT)
     headers = upstreams[0].requests[0].headers
     assert headers["authorization"] == "Bearer sk-secret-a"
-    assert "sk-of-the-environment" not in str(headers)
+    later = sdk.with_options(api_key="sk-of-the-environment", organization="sk-of-the-environment")
+    later.chat.completions.create(**CHAT)
+    later.chat.completions.create(**CHAT, extra_headers={"Authorization": "Bearer sk-of-the-environment"})
+    assert [len(upstream.requests) for upstream in upstreams] == [1, 1, 1]
+    assert "sk-of-the-environment" not in str([upstream.requests[0].headers for upstream in upstreams])
     assert not [name for name in headers if "stainless" in name or name.startswith("openai-")]
 
 
@@ -570,6 +575,18 @@ def test_a_client_that_was_passed_in_stays_open(make_client: Any) -> None:
         with pytest.raises((openai.APIConnectionError, ClientClosed)) as caught:  # not every version wraps it
             sdk.chat.completions.create(**CHAT)
     assert isinstance(chain(caught.value)[-1], ClientClosed)
+
+
+def test_closing_leaves_alone_what_is_under_way(make_client: Any) -> None:
+    """A stream is read to its end after its client was closed."""
+    client = make_client()
+    with failover_openai(client) as sdk:
+        stream = sdk.chat.completions.create(**CHAT, stream=True)
+        client.close()
+        assert text_of(stream) == "Hello from upstream-1."
+    with pytest.raises((openai.APIConnectionError, RuntimeError)) as caught:  # not every version wraps it
+        sdk.chat.completions.create(**CHAT)
+    assert isinstance(chain(caught.value)[-1], RuntimeError)
 
 
 @pytest.mark.parametrize(
