@@ -8,25 +8,19 @@ Neither library is imported here: a request brings its own, and gets a response 
 
 from __future__ import annotations
 
-import json
 import sys
 from functools import lru_cache, partial
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, NoReturn, Optional, Sequence, Tuple, Type, Union
-from urllib.parse import quote
+from typing import Any, Callable, Dict, Iterable, NoReturn, Optional, Type, Union
 
 from ..api.chat import CHAT
 from ..api.responses import RESPONSES
 from ..api.text import TEXT
 from ..client import FailoverClient
-from ..completion.chunk import chunk_of
 from ..endpoint import Endpoint
 from ..endpoint_fields import base_url, origin
 from ..errors import ConfigurationError, DeadlineExceeded, FailoverError
-from ..events import AttemptRecord
-from ..policy.error_body import error_in
 from ..policy.node import Attempt
-from ..policy.outcome import Outcome
 from ..policy.paths import expected_of, progress_of
 from ..policy.progress import Progress, progress_maker
 from ..policy.received import LATE, SILENT, Received
@@ -40,6 +34,7 @@ from ..runtime.registry import Registry
 from ..runtime.target import EndpointRequest
 from ..runtime.timeouts import Timeouts
 from ..validation import reject
+from .answer import Answer, unserved
 
 #: Headers of a request that say how the caller would have sent it, or to whose account; each endpoint has its own.
 _NOT_SENT = frozenset(
@@ -60,20 +55,8 @@ _NOT_SENT = frozenset(
 )
 #: How headers begin by which the openai package tells of the machine that it runs on.
 _TELLTALE = "x-stainless-"
-#: Headers of a reply that are no longer true, since its body was decoded; and the cookies, which are the endpoint's.
-_NOT_HANDED_ON = frozenset(
-    {"content-encoding", "content-length", "set-cookie", "transfer-encoding", "x-should-retry"}
-)
-#: The header that names the endpoint, and what of a name a header can hold.
-_BY = "x-syncfailover-endpoint"
-_SAFE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 #: By the path, what puts the pieces of a stream together.
 _ASSEMBLIES = {kind.path: kind.form.assembly for kind in (CHAT, RESPONSES, TEXT)}
-_DO_NOT_RETRY = ("x-should-retry", "false")
-_AS_JSON = ("content-type", "application/json")
-_AS_EVENTS = ("content-type", "text/event-stream")
-
-Headers = List[Tuple[str, str]]
 
 
 class FailoverTransport:
@@ -134,7 +117,7 @@ class FailoverTransport:
         caller.check_open()
         body = JsonBody(request.read())
         if body.model is not None and not caller.registry.serves(body.model):
-            return _unserved(lib, body.model)
+            return unserved(lib, body.model)
         caller.monitor.start()
         timeouts = _timeouts(caller.terms.timeouts, request.extensions.get("timeout"))
         door = _HttpxDoor(self, request, url[len(self.prefix) :], body, timeouts.stall)
@@ -143,7 +126,7 @@ class FailoverTransport:
         done = run.begin()
         if done.error is not None:
             return self._failed(lib, request, run, done.error)
-        answer = _Answer(lib, done.received, done.ledger)
+        answer = Answer(lib, done.received, done.ledger)
         if run.events is not None:
             interrupted = partial(self.interruption, lib, request)
             return answer.made(_stream_kind(lib)(run, door.assembly(), interrupted))
@@ -191,7 +174,7 @@ class FailoverTransport:
         """Return the last response where there is one, else raise."""
         last = run.tries[-1] if run.tries else None
         if last is not None and last.received.fault is None:
-            return _Answer(lib, last.received, run.ledger).refused(last.outcome, error)
+            return Answer(lib, last.received, run.ledger).refused(last.outcome, error)
         silent = last is not None and last.received.fault in (SILENT, LATE)
         late = silent or isinstance(error, DeadlineExceeded)
         sent = any(attempt.maybe_billed for attempt in run.ledger)
@@ -276,77 +259,6 @@ class _HttpxDoor:
         progress = progress_maker(self.kind, self._body.payload or {})
         read = begin_stream(progress, attempt, self._stall_s)
         return kept_at_home(exchange(transport, request, clock, secrets, read))
-
-
-class _Answer:
-    """What an endpoint said, as a response of the caller's library."""
-
-    def __init__(self, lib: Any, received: Any, ledger: Sequence[AttemptRecord]) -> None:
-        self._lib = lib
-        self._ledger = ledger
-        self._received: Received = received
-        raw = received.response.raw
-        self._reason = raw.reason
-        self._headers: Headers = [
-            (name, value) for name, value in raw.headers.items() if name.lower() not in _NOT_HANDED_ON
-        ]
-        self._headers.append((_BY, quote(ledger[-1].endpoint, safe=_SAFE)))
-
-    def made(self, stream: Any, status: Optional[int] = None) -> Any:
-        """Make the response, whose body is a stream of the library's kind."""
-        extensions = {"http_version": b"HTTP/1.1", "syncfailover": self._ledger}
-        if status is None and self._reason:
-            extensions["reason_phrase"] = self._reason.encode("latin-1", "replace")
-        status = self._received.status if status is None else status
-        return self._lib.Response(status, headers=self._headers, stream=stream, extensions=extensions)
-
-    def whole(self) -> Any:
-        """Make a good reply that is all there."""
-        return self.made(self._lib.ByteStream(self._received.body or b""))
-
-    def as_events(self) -> Any:
-        """Make a stream of a chat that came whole, since whoever asked for a stream reads nothing else."""
-        self._say_type(_AS_EVENTS)
-        chunk = json.dumps(chunk_of(self._received.payload)).encode()
-        return self.made(self._lib.ByteStream(b"data: " + chunk + b"\n\ndata: [DONE]\n\n"))
-
-    def refused(self, outcome: Outcome, error: FailoverError) -> Any:
-        """Make an error of what came, with the status that it means, and without what it echoes of our secrets."""
-        received = self._received
-        self._headers.append(_DO_NOT_RETRY)
-        if received.status >= 300:
-            return self.made(self._lib.ByteStream(received.blotted(received.body or b"")))
-        status = outcome.status if outcome.status and outcome.status >= 400 else 502
-        self._say_type(_AS_JSON)
-        body = json.dumps({"error": _error_object(received.payload, outcome, error)}).encode()
-        return self.made(self._lib.ByteStream(received.blotted(body)), status)
-
-    def _say_type(self, header: Tuple[str, str]) -> None:
-        self._headers = [(name, value) for name, value in self._headers if name.lower() != header[0]]
-        self._headers.append(header)
-
-
-def _unserved(lib: Any, model: str) -> Any:
-    """Answer as OpenAI does to a model that it does not know."""
-    message = f"The model {model!r} is served by none of the endpoints."
-    error = {
-        "message": message,
-        "type": "invalid_request_error",
-        "param": "model",
-        "code": "model_not_found",
-    }
-    body = lib.ByteStream(json.dumps({"error": error}).encode())
-    return lib.Response(404, headers=[_AS_JSON, _DO_NOT_RETRY], stream=body, extensions={"syncfailover": ()})
-
-
-def _error_object(payload: Any, outcome: Outcome, error: FailoverError) -> Dict[str, Any]:
-    """Return the provider's error object, or the like of it."""
-    found = error_in(payload)
-    if found is not None:
-        said = payload[0]["error"] if isinstance(payload, list) else payload.get("error") or payload
-        if isinstance(said, dict):
-            return {"message": found.message, "type": None, "param": None, "code": found.code, **said}
-    return {"message": str(error), "type": outcome.rule.name, "param": None, "code": outcome.code}
 
 
 def _timeouts(ours: Timeouts, asked: Optional[Dict[str, Optional[float]]]) -> Timeouts:
