@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import deque
-from contextlib import suppress
-from typing import AbstractSet, Any, Callable, Deque, Dict, Iterable, Optional, Tuple, Type
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple, Type
 
 from ..endpoint import Endpoint
 from ..errors import NoEndpointAvailable
@@ -23,6 +21,7 @@ from ..policy.snapshot import Snapshot
 from ..validation import integer, reject
 from . import process
 from .dispatch import Dispatcher
+from .leftovers import Leftovers
 from .queue import Queue
 from .state_log import log_change
 
@@ -130,8 +129,7 @@ class Registry:
         self.emit = self._dispatcher.tell
         self._made_at = clock()
         self._snapshot = self._pool.snapshot(self._made_at)  # replaced whole under _lock, read without it
-        #: What a collector found to be left over; it must not take locks where it was found. Appended without the lock.
-        self._leftovers: Deque[Callable[[], None]] = deque()
+        self._leftovers = Leftovers()
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
@@ -156,7 +154,7 @@ class Registry:
     def snapshot(self) -> Snapshot:
         """Return how everything is: immutable, and without the lock unless something changed since the last one."""
         if self._leftovers:
-            self._clear_up()
+            self._leftovers.clear_up()
         now = self.clock()
         if self._dirty or now - self._snapshot.taken_at > _SNAPSHOT_AGE_S:
             with self._lock:
@@ -225,7 +223,7 @@ class Registry:
     def uptimes_s(self) -> Dict[str, float]:
         """Return for how many seconds each endpoint was up, since the registry was made or forked."""
         if self._leftovers:
-            self._clear_up()
+            self._leftovers.clear_up()
         with self._lock:
             now = self.clock()
             return {name: now - self._made_at - down for name, down in self._pool.downtimes_s(now).items()}
@@ -251,7 +249,7 @@ class Registry:
         if self._pid != process.getpid():
             self.after_fork()
         if self._leftovers:
-            self._clear_up()
+            self._leftovers.clear_up()
         with self._lock:
             attempt = self._pool.begin(now, model, affinity, wait_until=wait_until)
             self._dirty = True
@@ -322,17 +320,12 @@ class Registry:
         The collector may run in a thread that holds the lock; where nobody holds it, the permit is free at once.
         Listeners hear of it with the rest.
         """
-        self._leftovers.append(leftover)
+        self._leftovers.add(leftover)
         if not self._lock.locked():
             with self._lock:
                 self._pool.report(attempt, outcome, self.clock())
                 self._dirty = True
                 self._queue.call_next()
-
-    def _clear_up(self) -> None:
-        while self._leftovers:
-            with suppress(IndexError):  # another thread took it
-                self._leftovers.popleft()()
 
     def wait_turn(self, ticket: Ticket, until: float) -> Optional[Attempt]:
         """Wait in line until it is this ticket's turn; None when its time is over, or where the line is full."""
@@ -353,7 +346,7 @@ class Registry:
     def probed(self, result: ProbeResult) -> None:
         """Let a probe change what is known."""
         if self._leftovers:
-            self._clear_up()
+            self._leftovers.clear_up()
         with self._lock:
             self._pool.probed(result, self.clock())
             self._dirty = True
@@ -407,7 +400,7 @@ class Registry:
     def after_fork(self) -> None:
         """Replace the locks in a forked child; the parent's calls are not the child's."""
         self._make_locks()
-        self._leftovers.clear()
+        self._leftovers.forget()
         self._dispatcher.after_fork()
         self._made_at = self.clock()
         self._pool.forget_past(self._made_at)
