@@ -73,6 +73,7 @@ _FIELDS: Set[str] = {
         "max_output_tokens",
         "max_tokens",
         "messages",
+        "mode",
         "metadata",
         "models",
         "n",

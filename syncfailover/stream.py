@@ -169,6 +169,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
     @property
     def attempts(self) -> Sequence[AttemptRecord]:
         """The ledger so far: every attempt of the call, the last one being what is read now."""
+        self._run.registry.clear_up()  # a loop that was left is told of when somebody looks
         return self._run.ledger
 
     @property

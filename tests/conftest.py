@@ -1,8 +1,10 @@
 """What all tests share: three upstreams and their endpoints, and that in CI a skipped test is a failed one."""
 
+import fcntl
 import os
 import signal
-from typing import Any, Callable, List
+from pathlib import Path
+from typing import Any, Callable, Iterator, List
 
 import pytest
 from fleet import endpoints_of
@@ -19,6 +21,29 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def quiet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let a test that is marked `quiet` run alone, where several processes run the tests: it measures time.
+
+    All others hold the lock together. Whoever wants it alone keeps the turnstile shut until it has been, or the others
+    would never all be out.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    shared: Path = tmp_path_factory.getbasetemp().parent
+    alone = request.node.get_closest_marker("quiet") is not None
+    with (shared / "turnstile").open("w") as turnstile, (shared / "quiet").open("w") as lock:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)
+        if alone:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+            return
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def call_until_the_end(client: FailoverClient, log: Log) -> None:
             log.replies.append((began, log.now(), reply.endpoint))
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.name)
 def test_the_calls_go_on(trouble: Trouble, upstreams: List[FakeUpstream], make_client: Any) -> None:
     """Eight threads notice nothing of one endpoint's trouble but a slower call now and then."""

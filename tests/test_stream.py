@@ -15,6 +15,7 @@ import requests
 from fleet import endpoints_of
 
 from syncfailover import (
+    BudgetExceeded,
     ChatReply,
     ChatStream,
     ClientClosed,
@@ -31,6 +32,7 @@ from syncfailover.testing import (
     FakeUpstream,
     Hang,
     Ok,
+    Raw,
     Reset,
     Status,
     Stream,
@@ -556,6 +558,36 @@ def test_a_task_queues_time_limit_is_not_the_endpoints_fault(
     assert in_flight(client) == [0, 0, 0]
     assert client.registry._pool.nodes["a"].breaker.failures == 0
     assert [len(upstream.calls.requests) for upstream in upstreams] == [2, 0, 0]
+
+
+def test_what_a_left_stream_cost_counts_for_the_next_call(
+    upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """A loop that is left is known of by the next call: its cost to the budget, its end to its ledger."""
+    client = make_client(endpoints_of(upstreams[:1], prices={"gpt-4.1": 1e6}), budget_usd=1.0)
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+    upstreams[0].script(Stream(tokens=3, usage=usage, hold=True))
+    stream = client.chat("Hi", stream=True, stream_options={"include_usage": True})
+    for chunk in stream:
+        if chunk.usage:
+            break
+    assert stream.attempts[-1].outcome == "ok"
+    with pytest.raises(BudgetExceeded):
+        client.chat("Hi")
+
+
+@pytest.mark.parametrize(
+    "size", [b"-FFFFFFFFFFFFFFFFFFFFFFFF", b"FFFFFFFFFFFFFFFFFFFFFFFF", b"zz"], ids=bytes.decode
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_size_beyond_all_numbers_is_a_fault(
+    size: bytes, stream: bool, upstreams: List[FakeUpstream], make_client: Any
+) -> None:
+    """A chunk of an impossible size is the endpoint's fault, and the call goes elsewhere."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstreams[0].script(Raw(head + size + b"\r\ndata: x\r\n"), Raw(head + size + b"\r\ndata: x\r\n"))
+    answer = make_client(max_retries=1).chat("Hi", stream=stream)
+    assert (answer.collect() if stream else answer).endpoint == "b"
 
 
 def test_close_during_a_restart_leaves_nothing(upstreams: List[FakeUpstream], make_client: Any) -> None:

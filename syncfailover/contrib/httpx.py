@@ -91,8 +91,9 @@ class FailoverTransport:
         self.origin = origin(self.prefix)
         self._owns_client = not isinstance(client, FailoverClient)
         if isinstance(client, FailoverClient):
-            for name, value in options.items():
-                raise reject(name, value, "no options here: the FailoverClient that was passed has its own")
+            for name in options:  # without the value: it may be a key
+                words = "no options here: the FailoverClient that was passed has its own"
+                raise ConfigurationError(f"{name}: is not allowed; expected {words}", field=name)
             self.client = client
         else:
             endpoints: Any = client

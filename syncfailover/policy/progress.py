@@ -8,7 +8,8 @@ The rules:
    be usage. It is *whole* then, at `[DONE]`, and at the end of a body in which no choice is left open; but not if any
    event was an error, also where `[DONE]` follows it.
 3. It is *over*, so that nothing more is waited for, at `[DONE]`, and when it has ended and an event without choices has
-   brought the usage. Some servers send `finish_reason` and usage in every chunk, so neither alone says that.
+   brought the usage. Some servers send `finish_reason` and usage in every chunk, so neither alone says that; the reasons
+   of a choice that goes on after one say nothing of its end.
 4. What is no JSON object breaks it.
 """
 
@@ -107,13 +108,15 @@ def _error_of(payload: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
 class ChoicesProgress(Progress):
     """The stream of a chat, or of a text completion: chunks with choices."""
 
-    __slots__ = ("_asked", "_closed", "_open")
+    __slots__ = ("_asked", "_closed", "_open", "_says_nothing")
 
     def __init__(self, *, choices: int = 1) -> None:
         super().__init__()
         self._asked = choices
         self._open: Set[int] = set()
         self._closed: Set[int] = set()
+        #: Whether a choice went on after it had said why it ends: its reasons say nothing.
+        self._says_nothing = False
 
     def _look(self, payload: Dict[str, Any]) -> bool:
         usage, choices = payload.get("usage"), payload.get("choices")
@@ -125,7 +128,7 @@ class ChoicesProgress(Progress):
             self.usage = usage
             if not choices:
                 payload["choices"] = []  # some leave them out
-                self.over = self.ended
+                self.over = self.whole and len(self._closed) >= self._asked
                 return True
         return type(choices) is list
 
@@ -138,14 +141,17 @@ class ChoicesProgress(Progress):
         if reason in FAILED_REASONS:
             self.error = {"error": choice.get("error") or {"message": f"finish_reason: {reason}"}}
         elif reason:  # some say "" for null
+            self._says_nothing = self._says_nothing or (index in self._closed and _generated(choice))
             self.begun = self.content = True
             self._closed.add(index)
             self._open.discard(index)
             self.whole = not self._open
-            self.ended = self.whole and len(self._closed) >= self._asked
+            self.ended = self.whole and len(self._closed) >= self._asked and not self._says_nothing
         elif _generated(choice):
             self.begun = self.content = True
-            if index not in self._closed:
+            if index in self._closed:
+                self._says_nothing, self.ended = True, False
+            else:
                 self._open.add(index)
                 self.ended = self.whole = False
 
@@ -212,6 +218,6 @@ def progress_maker(kind: Type[Progress], payload: Mapping[str, Any]) -> Callable
     """
     choices, prompts = payload.get("n"), payload.get("prompt")
     asked = choices if type(choices) is int and choices > 0 else 1
-    if isinstance(prompts, list) and not all(type(token) is int for token in prompts):
+    if isinstance(prompts, (list, tuple)) and not all(type(token) is int for token in prompts):
         asked *= len(prompts)  # a text completion goes on with each of them
     return partial(kind, choices=asked)

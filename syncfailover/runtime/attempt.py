@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Mapping, NamedTuple, Optional, Protocol
 
 from ..events import AttemptRecord, Event
 from ..policy.node import Attempt
 from ..policy.outcome import ANSWERS, BEGUN, SUCCEEDED, Outcome, classify
 from ..policy.pricing import cost_usd, tokens_of
-from ..policy.rate_limit import room, says_room
+from ..policy.rate_limit import Room, room, says_room
 from ..policy.received import Received
 from .registry import Registry
 
@@ -124,13 +124,17 @@ def _reported(
     """Report an outcome, which may be another for the endpoint than for the call; and put the attempt on record."""
     now = registry.clock()
     usage = said.get("usage") if type(said) is dict else None
-    left = room(received.headers, time.time(), tokens_of(usage)) if says_room(received.headers) else None
-    registry.report(attempt, outcome, now, left)
+    registry.report(attempt, outcome, now, room_in(received.headers, usage))
     cost = None if usage is None else _cost(attempt, usage, said)
     record = _record(attempt, received, shown, waited_s, (now - began) * 1000.0, cost)
     if registry.wants("attempt"):
         registry.emit(Event("attempt", record.endpoint, None, None, record.detail, record))
     return Tried(attempt, received, shown, record, cost, began)
+
+
+def room_in(headers: Mapping[str, str], usage: Any) -> Optional[Room]:
+    """Return what a reply says is left of its rate limit; None where it says nothing."""
+    return room(headers, time.time(), tokens_of(usage)) if says_room(headers) else None
 
 
 def _record(

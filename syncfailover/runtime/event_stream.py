@@ -169,8 +169,8 @@ class EventStream:
             return
         self._waiting_since = monotonic()
         pause_s = _USAGE_S if self.progress.ended else self._limits.stall_s
+        self._clock.extend(self._limits.total_s)
         if pause_s is not None:
-            self._clock.extend(self._limits.total_s)
             self._clock.hasten(self._waiting_since + pause_s)
 
     def _end(self, error: Optional[Exception]) -> None:
@@ -268,7 +268,12 @@ def begin_stream(progress: Callable[[], Progress], attempt: Attempt, stall_s: Op
     def read(response: EndpointResponse, clock: AttemptClock, secrets: Sequence[str]) -> Received:
         if response.status_code >= 300:
             return whole(response, clock, secrets)
-        return EventStream(response, clock, secrets, progress(), limits).begin()
+        stream = EventStream(response, clock, secrets, progress(), limits)
+        try:
+            return stream.begin()
+        except BaseException:  # a signal
+            stream.close()
+            raise
 
     return read
 

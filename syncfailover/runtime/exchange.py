@@ -39,6 +39,7 @@ WIRE_ERRORS = (
     TypeError,
     AttributeError,
     LookupError,
+    ArithmeticError,  # sizes beyond all numbers
 )
 #: Of these, what may come before anything is sent, and not from how `send` was called.
 _DIALING_ERRORS = (requests.RequestException, HTTPError, OSError)

@@ -112,6 +112,7 @@ class Run:
 
     def begin(self) -> Done:
         """Carry the call to an answer, to the first content of a stream, or to an error."""
+        self.registry.clear_up()  # a stream that was left may have cost something
         refused = _over_budget(self._terms)
         if refused is not None:
             return Done(None, (), 0.0, refused)

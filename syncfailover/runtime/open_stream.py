@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, TypeVar
 from ..errors import ClientClosed, FailoverError
 from ..policy.outcome import GIVEN_UP, SUCCEEDED
 from . import process
+from .attempt import room_in
 from .failover import Run
 
 Told = TypeVar("Told")
@@ -55,9 +56,9 @@ class OpenStream:
 
     def after_fork(self) -> None:
         """Leave it to the process that began it: two readers of one connection would get half of it each."""
+        self._ends.clear()
         if self._state is OPEN:
             self._state = FOREIGN
-            self._ends.clear()
 
     def _pull(self) -> List[Dict[str, Any]]:
         """Wait for more to come, which a `close()` in another thread ends."""
@@ -66,7 +67,9 @@ class OpenStream:
             found: List[Dict[str, Any]] = self._events.pull()
         except BaseException:  # a signal: where the body was left, nobody can go on
             self._reading = False
-            self.close()
+            if self._state is OPEN:
+                self._state = CLOSED
+            self._end()
             raise
         self._reading = False
         return found
@@ -102,7 +105,8 @@ class OpenStream:
             events, run = self._events, self._run
             events.close()
             outcome = SUCCEEDED if events.is_answered else GIVEN_UP
-            run.registry.clear_up_later(run.tries[-1].attempt, outcome, self._settle)
+            left = room_in(events.response.raw.headers, events.progress.usage)
+            run.registry.clear_up_later(run.tries[-1].attempt, outcome, left, self._settle)
 
     def _settle(self) -> None:
         """Let everybody know how it ended; a reader need not go on once the answer is there."""

@@ -130,6 +130,7 @@ class Registry:
         self._made_at = clock()
         self._snapshot = self._pool.snapshot(self._made_at)  # replaced whole under _lock, read without it
         self._leftovers = Leftovers()
+        self.clear_up = self._leftovers.clear_up
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
@@ -314,7 +315,9 @@ class Registry:
             self._changed.notify_all()
             self._queue.call_next()
 
-    def clear_up_later(self, attempt: Attempt, outcome: Outcome, leftover: Callable[[], None]) -> None:
+    def clear_up_later(
+        self, attempt: Attempt, outcome: Outcome, room: Optional[Room], leftover: Callable[[], None]
+    ) -> None:
         """Settle an attempt that the collector found, and do the rest at the next call.
 
         The collector may run in a thread that holds the lock; where nobody holds it, the permit is free at once.
@@ -323,7 +326,7 @@ class Registry:
         self._leftovers.add(leftover)
         if not self._lock.locked():
             with self._lock:
-                self._pool.report(attempt, outcome, self.clock())
+                self._pool.report(attempt, outcome, self.clock(), room)
                 self._dirty = True
                 self._queue.call_next()
 

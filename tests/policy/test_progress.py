@@ -140,6 +140,7 @@ def test_a_choice_that_has_not_begun_is_waited_for():
         ({"n": True}, 1),
         ({"prompt": "a"}, 1),
         ({"prompt": ["a", "b"]}, 2),
+        ({"prompt": ("a", "b")}, 2),
         ({"prompt": ["a", "b"], "n": 2}, 4),
         ({"prompt": [1, 2, 3]}, 1),
         ({"prompt": [[1], [2]]}, 2),
@@ -166,6 +167,7 @@ def test_a_reason_or_usage_in_every_chunk_ends_nothing():
     each = chunk({"content": "a"}, "stop", usage={"total_tokens": 1})
     progress = told(each, each, each)
     assert progress.whole
+    assert not progress.ended
     assert not progress.over
     assert told(USAGE, chunk({"content": "a"})).over is False
 

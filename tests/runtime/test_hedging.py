@@ -114,6 +114,7 @@ class _InOrder:
 # The proof
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("hedge_after", "layout"),
     [("p95", "three peers"), (60, "an exit")],
