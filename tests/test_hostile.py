@@ -21,7 +21,7 @@ from syncfailover import (
     FailoverRetry,
     FailoverSession,
 )
-from syncfailover.testing import FakeUpstream, Raw, Redirect, Status
+from syncfailover.testing import FakeUpstream, Ok, Raw, Redirect, Status
 
 CHAT = {"model": "gpt-4.1", "messages": []}
 
@@ -193,6 +193,7 @@ def test_a_slow_listener_holds_up_only_its_own_calls(upstreams: List[FakeUpstrea
     assert max(slowest) < 1.0
 
 
+@pytest.mark.quiet
 def test_an_interrupted_listener_costs_no_permit(upstreams: List[FakeUpstream], make_client: Any) -> None:
     """Ctrl-C while a listener hears of a change ends the call and gives the half-open trial back."""
     client = make_client(endpoints_of(upstreams[:1]), recovery_timeout=0.05, max_retries=0)
@@ -209,9 +210,11 @@ def test_an_interrupted_listener_costs_no_permit(upstreams: List[FakeUpstream], 
 
     stop = client.on("breaker_half_opened", leave)
     assert client.registry.wait_for(lambda now: now["a"].eligible, 2.0)
+    upstreams[0].calls.script(Ok(delay_s=0.5))  # where the listener is heard late, the call is still under way
     with pytest.raises(KeyboardInterrupt):
         client.chat("Hi")
     over.set()
+    upstreams[0].calls.heal()
     stop()
     assert client.status()["a"].in_flight == 0
     assert client.chat("Hi").text
