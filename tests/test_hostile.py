@@ -210,7 +210,8 @@ def test_an_interrupted_listener_costs_no_permit(upstreams: List[FakeUpstream], 
 
     stop = client.on("breaker_half_opened", leave)
     assert client.registry.wait_for(lambda now: now["a"].eligible, 2.0)
-    upstreams[0].calls.script(Ok(delay_s=0.5))  # where the listener is heard late, the call is still under way
+    # Where the listener is heard late, the call is still under way.
+    upstreams[0].calls.script(Ok(delay_s=0.5))
     with pytest.raises(KeyboardInterrupt):
         client.chat("Hi")
     over.set()
