@@ -119,6 +119,9 @@ class _DeadlineMixin(_Connection):
                 self.connect()
             if clock.kill_switch is not None and not clock.tunnelling:  # TLS will take a tunnel's socket over
                 clock.kill_switch.hold(self.sock)
+            # A socket that was cut off before its handshake has none: nothing may count as sent over it.
+            if clock.aborted:
+                raise socket.timeout("called off")
             self.sock.settimeout(clock.left_s())
             clock.sent = not clock.tunnelling
         super().send(data)
