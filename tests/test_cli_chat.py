@@ -184,6 +184,7 @@ def test_when_nobody_answers_stderr_says_what_was_tried(verbose: Any, config: st
     assert KEY not in done.stderr
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("option", "words"), [("timeout = 0.4", []), ("timeout = 30.0", ["--timeout", "0.4"])]
 )
