@@ -15,6 +15,7 @@ from .errors import ClientClosed, ConfigurationError
 from .openai_options import refused_by_client
 from .policy.snapshot import Snapshot
 from .prepared import HOME
+from .runtime import process
 from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
 from .runtime.terms import OPTIONS, Terms
@@ -97,6 +98,11 @@ class FailoverSession(requests.Session):
             monitor=monitor,
         )
         self.mount(HOME, self._door)
+        process.register(self)
+
+    def after_fork(self) -> None:
+        """Give the cookies a lock of this process: another thread of the parent may have held theirs."""
+        setattr(self.cookies, "_cookies_lock", process.renewed_lock())  # noqa: B010 - not in requests' types
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request; one with a relative URL is addressed to the failover loop.

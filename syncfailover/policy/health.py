@@ -107,6 +107,11 @@ class Health:
                 self.status = HealthStatus.UNHEALTHY
         return self.status
 
+    @property
+    def stale_after_s(self) -> float:
+        """Seconds after which what is known is too old to count."""
+        return self._config.stale_after_s
+
     def recovered(self) -> bool:
         """Tell once when probes that had failed, however few, have succeeded `rise` times in a row."""
         if not (self._failed and self._good >= self._config.rise):

@@ -119,6 +119,11 @@ class Node:
         self.key_rests_until = 0.0
         return True
 
+    def heard_at(self, since: Optional[float]) -> Optional[float]:
+        """Return when a probe or a call last told something of it, `since` where none did."""
+        heard = [at for at in (self.health.checked_at, self.last_success) if at is not None]
+        return max(heard, default=since)
+
     def reopens_at(self, now: float) -> Optional[float]:
         """Return when it may be asked again as far as it is known, None where no time is set."""
         breaker_at = self.breaker.next_try_at(now)

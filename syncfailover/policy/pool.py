@@ -4,7 +4,7 @@ It is the registry without its lock: every method takes `now`, decides, and leav
 to deliver. Who is there and may be asked is the roster's to say, in `roster.py`.
 """
 
-from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple
 
 from ..endpoint import Endpoint
 from ..validation import reject
@@ -19,7 +19,7 @@ from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
 from .rate_limit import Room
 from .retry import RetryBudget
 from .roster import Roster
-from .snapshot import Snapshot
+from .snapshot import ACTIVE, Snapshot
 from .view import View
 
 #: Seconds that a key rests at most, whatever a reply asks for.
@@ -322,10 +322,26 @@ class EndpointPool:
         """Return for how many seconds each endpoint was down."""
         return {e.name: self.nodes[e.name].downtime_s(now) for e in self.endpoints}
 
-    def snapshot(self, now: float) -> Snapshot:
+    def snapshot(self, now: float, mode: str = ACTIVE, *, inherited: bool = False) -> Snapshot:
         """Describe every endpoint, in the caller's order."""
         self.expire(now)
-        return Snapshot(tuple(self.nodes[e.name].state(now) for e in self.endpoints), now)
+        states = tuple(self.nodes[e.name].state(now) for e in self.endpoints)
+        return Snapshot(states, now, mode, inherited=inherited)
+
+    def longest_unheard(self, now: float, since: Optional[float]) -> Tuple[Optional[str], float]:
+        """Return who has told nothing for the longest, where that is too long, and when to look again.
+
+        Args:
+            now: on the clock of `probed`.
+            since: from when on those count that were never heard of; None where they do not.
+
+        """
+        heard = [(node.heard_at(since), node) for node in self.roster.by_priority]
+        known = [(at, node.health.stale_after_s, node.name) for at, node in heard if at is not None]
+        if not known:
+            return None, now + 1.0
+        at, stale_after_s, name = min(known)
+        return (name, now) if now >= at + stale_after_s else (None, at + stale_after_s)
 
     # What follows from a change
 

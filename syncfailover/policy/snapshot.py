@@ -5,6 +5,9 @@ from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 from .breaker import BreakerState
 from .health import HealthStatus
 
+#: How an endpoint is probed: by a thread of the process, or by calls that find it not heard of for too long.
+ACTIVE, PASSIVE = "active", "passive"
+
 
 class EndpointState(NamedTuple):
     """One endpoint in a snapshot."""
@@ -27,12 +30,23 @@ class EndpointState(NamedTuple):
 class Snapshot(Mapping[str, EndpointState]):
     """The states of all endpoints by name, in the order in which they were given."""
 
-    __slots__ = ("_by_name", "endpoints", "taken_at")
+    __slots__ = ("_by_name", "endpoints", "inherited", "mode", "taken_at")
 
-    def __init__(self, endpoints: Tuple[EndpointState, ...], taken_at: float) -> None:
+    def __init__(
+        self,
+        endpoints: Tuple[EndpointState, ...],
+        taken_at: float,
+        mode: str = ACTIVE,
+        *,
+        inherited: bool = False,
+    ) -> None:
         self.endpoints = endpoints
         #: Seconds on the registry's clock.
         self.taken_at = taken_at
+        #: "active" where a thread probes the endpoints, or will from the first call on; "passive" where none can run.
+        self.mode = mode
+        #: Whether all of it was learned by the parent of a forked process, and nothing since.
+        self.inherited = inherited
         self._by_name: Dict[str, EndpointState] = {state.name: state for state in endpoints}
 
     def __getitem__(self, name: str) -> EndpointState:
@@ -49,7 +63,7 @@ class Snapshot(Mapping[str, EndpointState]):
 
     def __reduce__(self) -> Tuple[object, ...]:
         """Pickle as states and time."""
-        return Snapshot, (self.endpoints, self.taken_at)
+        return _snapshot, (self.endpoints, self.taken_at, self.mode, self.inherited)
 
     def __str__(self) -> str:
         """Say for each endpoint in one clause how it is."""
@@ -66,3 +80,7 @@ class Snapshot(Mapping[str, EndpointState]):
         down = state.status.value if state.status is HealthStatus.UNHEALTHY else "not used"
         word = down if state.breaker is BreakerState.CLOSED else state.breaker.value
         return f"{state.name} {word}{due} ({state.reason})"
+
+
+def _snapshot(endpoints: Tuple[EndpointState, ...], taken_at: float, mode: str, inherited: bool) -> Snapshot:
+    return Snapshot(endpoints, taken_at, mode, inherited=inherited)

@@ -14,6 +14,7 @@ from typing import Any, Callable, Deque, Dict, Generic, List, TypeVar
 
 from ..events import EVENTS, Event
 from ..validation import one_of, reject
+from . import process
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +49,9 @@ class Outbox(Generic[Item]):
         """Do the same on a thread of its own, and wait for it that many seconds at most."""
         if not self.queue or not self._claim():
             return
-        aside = threading.Thread(target=self._deliver_aside, name="syncfailover-events", daemon=True)
         try:
-            aside.start()
-        except RuntimeError:  # thread limit, interpreter shutdown
+            aside = process.start_thread(self._deliver_aside, "syncfailover-events")
+        except process.NoThread:
             self._deliver_claimed()
         else:
             aside.join(patience_s)
@@ -135,6 +135,7 @@ class Dispatcher:
             ConfigurationError: an unknown event, or a callback that cannot be called.
 
         """
+        process.entered()
         one_of("event", event, EVENTS)
         if not callable(callback):
             raise reject("callback", callback, "a callable that takes the event")

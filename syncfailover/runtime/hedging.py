@@ -188,8 +188,8 @@ class Race:
                 return
             self.off, self._ended = True, threading.Event()
         try:
-            threading.Thread(target=self._run_second, name="syncfailover-hedge", daemon=True).start()
-        except RuntimeError:  # thread limit: the first goes on alone
+            process.start_thread(self._run_second, "syncfailover-hedge")
+        except process.NoThread:  # the first goes on alone
             self._ended.set()
 
     def _run_second(self) -> None:

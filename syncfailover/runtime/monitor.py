@@ -3,6 +3,12 @@
 The thread holds its monitor weakly: a client that is dropped takes the monitor, the thread and the helpers with it.
 A probe that is not back in time counts as failed there and then, whatever it is stuck in; its late result has an older
 turn and is ignored.
+
+Where no thread can run the monitor is *passive*: what is known is left to age, and the call that finds an endpoint of
+which nothing was heard for too long probes it itself, one at a time, while the others go on.
+
+A thread that wakes far too late was frozen with its process or its machine. What was under way by then proves nothing,
+and whoever was at the other end of an idle connection has gone: both are dropped, and everybody is probed anew.
 """
 
 from __future__ import annotations
@@ -11,21 +17,20 @@ import logging
 import queue
 import random
 import threading
+import time
 import weakref
-from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from ..endpoint import Endpoint
 from ..policy.health import ProbeResult
 from ..validation import one_of, positive
 from . import process
+from .crew import Crew, Job, Probe, made
 from .probe import HttpProbe
 from .registry import Registry
 from .transport import Transports
 
 logger = logging.getLogger(__name__)
-
-Probe = Callable[[Endpoint, float], ProbeResult]
 
 PROBE_WHEN = ("always", "idle", "never")
 
@@ -33,12 +38,20 @@ PROBE_WHEN = ("always", "idle", "never")
 _JITTER = 0.05
 #: Seconds that a probe may be late before it counts as hung: its own deadline should have ended it.
 _GRACE_S = 0.1
-#: Helpers at most; beyond, endpoints take turns.
-_HELPERS = 64
 #: Seconds that `close` waits for the threads; a probe that takes longer ends by itself, unheard.
 _CLOSE_S = 1.0
 #: Seconds between looks where nothing is due.
 _LOOK_S = 0.5
+#: Seconds by which a look is late, at least, that cannot be explained by a busy machine.
+_FROZEN_S = 1.0
+#: Seconds until a thread is asked for again where none could be had.
+_NO_THREAD_S = 30.0
+
+
+def _awake_or_not() -> float:
+    """Return seconds of a clock that goes on while the machine sleeps, which the monotonic one may not."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)  # Linux
+    return time.time() if boot is None else time.clock_gettime(boot)
 
 
 class HealthMonitor:
@@ -54,8 +67,9 @@ class HealthMonitor:
             takes the registry's.
         timeout: seconds for one probe in all; None takes the registry's.
         probe_when: "always"; "idle" leaves out an endpoint that served a call within the interval; "never" only
-            probes when asked to.
+            probes when asked to, and what was learned so when it is too old.
         chance: random numbers from 0 to 1.
+        sleepless_clock: seconds on a clock that also counts while the machine sleeps.
 
     """
 
@@ -68,6 +82,7 @@ class HealthMonitor:
         timeout: Optional[float] = None,
         probe_when: str = "always",
         chance: Callable[[], float] = random.random,
+        sleepless_clock: Callable[[], float] = _awake_or_not,
     ) -> None:
         self.interval = registry.probe_interval if interval is None else positive("probe_interval", interval)
         self.timeout = registry.probe_timeout if timeout is None else positive("probe_timeout", timeout)
@@ -76,6 +91,7 @@ class HealthMonitor:
         self._transports = Transports(registry.endpoints if probe is None else ())
         self._probe: Probe = HttpProbe(self._transports) if probe is None else probe
         self._chance = chance
+        self._sleepless_clock = sleepless_clock
         self._closed = False
         self._users: weakref.WeakSet[object] = weakref.WeakSet()  # guarded by _lock
         self._reset()
@@ -84,11 +100,16 @@ class HealthMonitor:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         # All guarded by _lock.
-        self._crew: Optional[_Crew] = None
+        self._crew: Optional[Crew] = None
         self._due: Dict[str, float] = {}
         self._turns: Dict[str, int] = {}
         self._pending: Dict[str, Tuple[int, float]] = {}  # turn and time at which it counts as hung
-        self._failed_to_start = False
+        self._look_by: Optional[float] = None  # on the sleepless clock
+        # Of passive mode: whoever probes holds the lock, nobody waits for it.
+        self._refreshing = threading.Lock()
+        self._refresh_at = 0.0  # written under _refreshing
+        self._thread_at = 0.0  # when a thread may be asked for; a race asks twice
+        self._registry.passive = self.probe_when == "never"
 
     @classmethod
     def shared(
@@ -105,6 +126,7 @@ class HealthMonitor:
 
     def leave(self, user: object) -> None:
         """End the threads if nobody else uses them; one that was dropped does not count."""
+        process.entered()
         with self._lock:
             self._users.discard(user)
             if self._users:
@@ -125,40 +147,59 @@ class HealthMonitor:
     def running(self) -> bool:
         """Whether its thread is there."""
         crew = self._crew
-        return crew is not None and crew.monitor.is_alive()
+        return crew is not None and crew.running
 
     def start(self) -> None:
-        """Start the thread if it should and does not run; where no thread can be had, go on without."""
-        if self._crew is not None or self._closed or self.probe_when == "never" or self._failed_to_start:
+        """Start the thread if it should and does not run. Every call begins with this.
+
+        Where no thread can be had, probe whoever was not heard of for too long.
+        """
+        process.entered()
+        if self._crew is not None or self._closed:
             return
+        if self.probe_when == "never" or self._registry.clock() < self._thread_at:
+            self._refresh()
+        else:
+            self._start()
+
+    def _start(self) -> None:
         with self._lock:
             if self._crew is not None or self._closed:
                 return
             now = self._registry.clock()
             self._due = {e.name: now + self._chance() * self.interval for e in self._registry.endpoints}
-            self._crew = _Crew(self)
+            crew = self._crew = Crew()
+            self._look_by = None
             try:
-                self._crew.monitor.start()
-            except RuntimeError as error:  # thread limit, interpreter shutdown
-                self._crew, self._failed_to_start, reason = None, True, str(error)
-        if self._failed_to_start:
-            logger.warning("no thread for health checks (%s); only live calls will tell what is down", reason)
+                crew.start(weakref.ref(self, lambda _ref, wake=crew.wake: wake.set()))  # type: ignore[misc]
+            except process.NoThread as error:
+                self._crew, self._thread_at, why = None, now + _NO_THREAD_S, str(error)
+            passive = self._registry.passive = self._crew is None
+        if passive:
+            process.warn_of_no_threads(why, "endpoints are probed by the calls that find them not heard of")
 
     def probe_soon(self) -> None:
         """Probe every endpoint now instead of at its time; start if need be."""
         self.start()
         with self._lock:
             self._due = dict.fromkeys(self._due, self._registry.clock())
-            if self._crew is not None:
-                self._crew.wake.set()
+            crew = self._crew
+            if crew is not None:
+                crew.wake.set()
+        if crew is None and not self._closed:
+            self.probe_all()
 
     def probe_all(self) -> List[ProbeResult]:
-        """Probe every endpoint once, in parallel, and return the results in the registry's order."""
+        """Probe every endpoint once, in parallel where threads can be had; return the results in the registry's order."""
+        process.entered()
         results: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
         endpoints = self._registry.endpoints
         for endpoint in endpoints:
-            job = _Job(self._probe, endpoint, self.timeout, results.put)
-            threading.Thread(target=job, name=f"syncfailover-probe-{endpoint.name}", daemon=True).start()
+            job = Job(self._probe, endpoint, self.timeout, results.put)
+            try:
+                process.start_thread(job, f"syncfailover-probe-{endpoint.name}")
+            except process.NoThread:
+                job()
         found: Dict[str, ProbeResult] = {}
         deadline = self._registry.clock() + self.timeout + _GRACE_S
         while len(found) < len(endpoints):
@@ -174,6 +215,7 @@ class HealthMonitor:
 
     def close(self) -> None:
         """End the threads, within a second; calling it again does nothing."""
+        process.entered()
         with self._lock:
             self._closed = True
             crew, self._crew = self._crew, None
@@ -186,11 +228,36 @@ class HealthMonitor:
         """Forget the parent's threads; the child starts its own on first use."""
         self._reset()
 
+    # Without a thread
+
+    def _refresh(self) -> None:
+        """Probe the endpoint that was not heard of for the longest, if that is too long, unless another call does."""
+        now = self._registry.clock()
+        if now < self._refresh_at or not self._refreshing.acquire(blocking=False):
+            return
+        try:
+            name, self._refresh_at = self._registry.longest_unheard(
+                now, known_only=self.probe_when == "never"
+            )
+            if name is not None:
+                self._registry.probed(made(self._probe, self._registry[name], self.timeout))
+        finally:
+            self._refreshing.release()
+
+    # The thread
+
+    def employs(self, crew: Crew) -> bool:
+        """Tell whether this crew is still the one."""
+        return self._crew is crew
+
     def tick(self) -> float:
         """Start what is due, give up on what hangs; return the seconds until the next look. The thread calls it."""
+        late_s = 0.0 if self._look_by is None else self._sleepless_clock() - self._look_by
+        if late_s > max(_FROZEN_S, self.interval):
+            self._thaw(late_s)
         now = self._registry.clock()
         hung: List[str] = []
-        jobs: List[_Job] = []
+        jobs: List[Job] = []
         with self._lock:
             crew = self._crew
             for name, (_turn, late_at) in list(self._pending.items()):
@@ -210,7 +277,19 @@ class HealthMonitor:
         if crew is not None:
             for job in jobs:
                 crew.do(job)
-        return max(0.0, min(next_at - self._registry.clock(), _LOOK_S))
+        wait_s = max(0.0, min(next_at - self._registry.clock(), _LOOK_S))
+        self._look_by = self._sleepless_clock() + wait_s
+        return wait_s
+
+    def _thaw(self, late_s: float) -> None:
+        """Forget what was under way, and begin anew."""
+        with self._lock:
+            self._pending.clear()
+            self._due = dict.fromkeys(self._due, self._registry.clock())
+        drop_idle = getattr(self._probe, "drop_idle", None)
+        if drop_idle is not None:
+            drop_idle()
+        logger.info("woke %.1f s late, as after a sleep of the machine; probing everybody anew", late_s)
 
     def _is_busy(self, name: str, now: float) -> bool:
         if self.probe_when != "idle":
@@ -218,7 +297,7 @@ class HealthMonitor:
         served = self._registry.last_success(name)
         return served is not None and now - served < self.interval
 
-    def _job(self, endpoint: Endpoint, now: float) -> _Job:
+    def _job(self, endpoint: Endpoint, now: float) -> Job:
         """Hold the lock when calling this."""
         turn = self._turns[endpoint.name] = self._turns.get(endpoint.name, 0) + 1
         self._pending[endpoint.name] = turn, now + self.timeout + _GRACE_S
@@ -229,101 +308,22 @@ class HealthMonitor:
             if monitor is not None:
                 monitor._finished(turn, result)
 
-        return _Job(self._probe, endpoint, self.timeout, done)
+        return Job(self._probe, endpoint, self.timeout, done)
 
     def _finished(self, turn: int, result: ProbeResult) -> None:
-        """Take in a result, unless it was given up on."""
+        """Take in a result, unless it was given up on.
+
+        A failure that comes when it should have counted as hung already is left to the next look, which knows whether
+        all this was frozen.
+        """
         with self._lock:
             pending = self._pending.get(result.endpoint)
             if pending is None or pending[0] != turn or self._closed:
                 return
+            if not result.alive and self._registry.clock() >= pending[1]:
+                return
             del self._pending[result.endpoint]
         self._registry.probed(result)
-
-
-class _Job:
-    """One probe to make; it knows the monitor only by what `done` holds."""
-
-    __slots__ = ("_done", "_endpoint", "_probe", "_timeout_s")
-
-    def __init__(
-        self, probe: Probe, endpoint: Endpoint, timeout_s: float, done: Callable[[ProbeResult], Any]
-    ) -> None:
-        self._probe = probe
-        self._endpoint = endpoint
-        self._timeout_s = timeout_s
-        self._done = done
-
-    def __call__(self) -> None:
-        try:
-            result = self._probe(self._endpoint, self._timeout_s)
-        except Exception as error:  # noqa: BLE001 - a custom probe; its message may hold anything, so only its type is told
-            detail = f"probe raised {type(error).__name__}"
-            result = ProbeResult(self._endpoint.name, alive=False, detail=detail)
-        self._done(result)
-
-
-class _Crew:
-    """The monitor's thread and its helpers; none of them holds the monitor."""
-
-    def __init__(self, monitor: HealthMonitor) -> None:
-        self.wake = threading.Event()
-        self._jobs: queue.SimpleQueue[Optional[_Job]] = queue.SimpleQueue()
-        self._helpers: List[threading.Thread] = []  # only the monitor's thread appends
-        self._idle = threading.Semaphore(0)  # helpers that wait for a job
-        ref = weakref.ref(monitor, lambda _ref, wake=self.wake: wake.set())  # type: ignore[misc]
-        self.monitor = threading.Thread(
-            target=_watch, args=(ref, self), name="syncfailover-monitor", daemon=True
-        )
-
-    def do(self, job: _Job) -> None:
-        """Have a helper make the probe; a new one if all are at work."""
-        if not self._idle.acquire(blocking=False) and len(self._helpers) < _HELPERS:
-            try:
-                name = f"syncfailover-probe-{len(self._helpers) + 1}"
-                helper = threading.Thread(target=_help, args=(self._jobs, self._idle), name=name, daemon=True)
-                helper.start()
-                self._helpers.append(helper)
-            except RuntimeError:  # thread limit: those who are there take it when they can
-                logger.debug("no more threads for probes; %d at work", len(self._helpers))
-        self._jobs.put(job)
-
-    def dismiss(self) -> None:
-        """Have all threads end after what they are doing."""
-        self.wake.set()
-        for _ in self._helpers:
-            self._jobs.put(None)
-
-    def join(self, timeout_s: float) -> None:
-        """Wait for the threads, at most that long in all; a thread does not wait for itself."""
-        deadline = monotonic() + timeout_s
-        for thread in (self.monitor, *self._helpers):
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - monotonic()))
-
-
-def _watch(ref: weakref.ref[HealthMonitor], crew: _Crew) -> None:
-    """Run the monitor's thread until the monitor is closed or gone."""
-    while True:
-        monitor = ref()
-        if monitor is None or monitor._crew is not crew:
-            crew.dismiss()
-            return
-        wait_s = monitor.tick()
-        del monitor  # or it could not be collected while this waits
-        crew.wake.wait(wait_s)
-        crew.wake.clear()
-
-
-def _help(jobs: queue.SimpleQueue[Optional[_Job]], idle: threading.Semaphore) -> None:
-    """Run a helper until it is dismissed."""
-    while True:
-        job = jobs.get()
-        if job is None:
-            return
-        job()
-        del job
-        idle.release()
 
 
 def _hung(name: str, timeout_s: float) -> ProbeResult:

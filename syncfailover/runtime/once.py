@@ -38,6 +38,7 @@ class Once(Generic[Thing]):
 
     def get(self) -> Thing:
         """Return the thing; whatever making it raises."""
+        process.entered()
         thing = self._thing
         if thing is None or self._spent(thing):
             with self._lock:

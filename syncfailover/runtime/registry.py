@@ -17,7 +17,7 @@ from ..policy.outcome import Outcome
 from ..policy.pool import EndpointPool
 from ..policy.rate_limit import Room
 from ..policy.retry import RetryBudget
-from ..policy.snapshot import Snapshot
+from ..policy.snapshot import ACTIVE, PASSIVE, Snapshot
 from ..validation import integer, reject
 from . import process
 from .dispatch import Dispatcher
@@ -132,13 +132,15 @@ class Registry:
         self._leftovers = Leftovers()
         self.clear_up = self._leftovers.clear_up
         self._dirty = False  # set under _lock; a reader that sees it too late sees a snapshot a moment older
+        #: Whether no thread probes, and calls do instead; the monitor says so.
+        self.passive = False
+        self._inherited = False  # of a parent process, and nothing was learned since
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
         self._make_locks()
         process.register(self)
 
     def _make_locks(self) -> None:
-        self._pid = process.getpid()
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queue = Queue(self._lock, self._pool, self.clock)
@@ -154,17 +156,23 @@ class Registry:
 
     def snapshot(self) -> Snapshot:
         """Return how everything is: immutable, and without the lock unless something changed since the last one."""
+        process.entered()
         if self._leftovers:
             self._leftovers.clear_up()
         now = self.clock()
         if self._dirty or now - self._snapshot.taken_at > _SNAPSHOT_AGE_S:
             with self._lock:
                 self._dirty = False
-                self._snapshot = self._pool.snapshot(now)
+                self._snapshot = self._look(now)
                 if self._outbox:
                     self._changed.notify_all()
             self._dispatcher.drain()
         return self._snapshot
+
+    def _look(self, now: float) -> Snapshot:
+        """Hold the lock when calling this."""
+        mode = PASSIVE if self.passive else ACTIVE
+        return self._pool.snapshot(now, mode, inherited=self._inherited)
 
     def acquire(
         self,
@@ -184,6 +192,7 @@ class Registry:
             NoEndpointAvailable: nobody is eligible; the message says why for each.
 
         """
+        process.entered()
         excluded = frozenset(exclude) if exclude else _NOBODY
         attempt = self.choose(self.clock(), model, excluded)
         while attempt is None:
@@ -217,12 +226,13 @@ class Registry:
         """Make the error that says of each endpoint why it cannot be asked, and when one may be again."""
         with self._lock:
             now = self.clock()
-            snapshot, retry_after = self._pool.snapshot(now), self._pool.retry_after_s(now, model)
+            snapshot, retry_after = self._look(now), self._pool.retry_after_s(now, model)
         message = f"no endpoint available{what}: {snapshot}"
         return kind(message, retry_after=retry_after, snapshot=snapshot, **data)
 
     def uptimes_s(self) -> Dict[str, float]:
         """Return for how many seconds each endpoint was up, since the registry was made or forked."""
+        process.entered()
         if self._leftovers:
             self._leftovers.clear_up()
         with self._lock:
@@ -247,8 +257,7 @@ class Registry:
         self, now: float, model: Optional[str], affinity: Any = None, *, wait_until: Optional[float] = None
     ) -> Optional[Attempt]:
         """Choose for a fresh call; where nobody is eligible, one that may wait gets None, any other fails open."""
-        if self._pid != process.getpid():
-            self.after_fork()
+        process.entered()
         if self._leftovers:
             self._leftovers.clear_up()
         with self._lock:
@@ -299,7 +308,7 @@ class Registry:
             now = self.clock()
         with self._lock:
             self._pool.report(attempt, outcome, now, room)
-            self._dirty = True
+            self._dirty, self._inherited = True, False
             if self._outbox:
                 self._changed.notify_all()
             if self._lines:
@@ -352,7 +361,7 @@ class Registry:
             self._leftovers.clear_up()
         with self._lock:
             self._pool.probed(result, self.clock())
-            self._dirty = True
+            self._dirty, self._inherited = True, False
             self._changed.notify_all()
             self._queue.call_next()
         self._dispatcher.drain()
@@ -360,6 +369,17 @@ class Registry:
     def last_success(self, name: str) -> Optional[float]:
         """Return when a call to this endpoint last succeeded, on the registry's clock."""
         return self._pool.nodes[name].last_success
+
+    def longest_unheard(self, now: float, *, known_only: bool) -> Tuple[Optional[str], float]:
+        """Return who was not heard of for the longest, where that is too long, and when to look again.
+
+        Args:
+            now: on the registry's clock.
+            known_only: whether only those count of which something was known.
+
+        """
+        with self._lock:
+            return self._pool.longest_unheard(now, None if known_only else self._made_at)
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share."""
@@ -407,8 +427,10 @@ class Registry:
         self._dispatcher.after_fork()
         self._made_at = self.clock()
         self._pool.forget_past(self._made_at)
+        self._dirty = self._inherited = True
 
     def _control(self, name: str, order: str) -> None:
+        process.entered()
         with self._lock:
             self._pool.control(name, order, self.clock())
             self._dirty = True

@@ -46,6 +46,7 @@ class Timer:
 
     def add(self, due: float, later: Later) -> bool:
         """Fire `later` at `due` on the monotonic clock; False where no thread can be had."""
+        process.entered()
         return self._clockwork.add(due, later)
 
     def close(self) -> None:
@@ -96,8 +97,8 @@ class _Clockwork:
         if self._closed:
             return False
         try:
-            threading.Thread(target=self._run, name="syncfailover-timer", daemon=True).start()
-        except RuntimeError:  # thread limit, interpreter shutdown: nothing is done later then
+            process.start_thread(self._run, "syncfailover-timer")
+        except process.NoThread:  # nothing is done later then
             return False
         self._running, self._wakes_at = True, float("inf")
         return True

@@ -10,6 +10,7 @@ from typing import (
     Dict,
     Iterable,
     Iterator,
+    List,
     MutableMapping,
     Optional,
     Sequence,
@@ -57,6 +58,7 @@ class EndpointTransport(HTTPAdapter):
         self._targets: Dict[Any, Target] = {}
         self._fixed: Dict[str, Fixed] = {}
         self._left_out: Set[str] = set()
+        self._inherited: List[Any] = []  # a parent's pool managers, with its idle connections
         process.register(self)
 
     # Requests, worked out once per path
@@ -187,14 +189,26 @@ class EndpointTransport(HTTPAdapter):
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""
         self._pool = None
+        self._close_inherited()
         super().close()
 
     def after_fork(self) -> None:
-        """Leave the parent's sockets to the parent."""
+        """Leave the parent's sockets to the parent; our copies of them are closed when there is time."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            manager.pools.lock = process.renewed_lock()
+            for pool in manager.pools._container.values():
+                process.renew_locks(pool.pool)
+            self._inherited.append(manager)
         self.__setstate__(self.__getstate__())
         self._pool = None
 
+    def _close_inherited(self) -> None:
+        inherited, self._inherited = self._inherited, []
+        for manager in inherited:
+            manager.clear()
+
     def _open_pool(self, request: Any) -> Any:
+        self._close_inherited()
         endpoint = self.endpoint
         url, verify = endpoint.base_url, _verify(endpoint)
         self._proxies = get_environ_proxies(url) if endpoint.proxies is None else endpoint.proxies
