@@ -25,7 +25,7 @@ _STREAMS = {
 class Replies:
     """Routes, bodies and the key check of one upstream.
 
-    :param text: the text of every completion.
+    :param text: the text of every completion; ``{prompt}`` stands for what was asked.
     :param api_key: when given, what every route but health asks for as ``Authorization: Bearer``.
     """
 
@@ -69,7 +69,7 @@ class Replies:
         return {"object": "list", "data": entries}
 
     def _chat(self, asked: Dict[str, Any], size: int, ok: Ok) -> Dict[str, Any]:
-        text = self._text if ok.text is None else ok.text
+        text = (self._text if ok.text is None else ok.text).replace("{prompt}", _prompt(asked))
         message = {"role": "assistant", "content": text} if ok.message is None else dict(ok.message)
         usage = _usage(size, len(text)) if ok.usage is None else dict(ok.usage)
         return {
@@ -121,6 +121,14 @@ def _parse(body: bytes) -> Optional[Dict[str, Any]]:
     except ValueError:
         return None
     return asked if isinstance(asked, dict) else None
+
+
+def _prompt(asked: Dict[str, Any]) -> str:
+    """Find what was asked: the last message, or what the other ways of asking have instead."""
+    messages = asked.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    found = last.get("content") if isinstance(last, dict) else asked.get("prompt", asked.get("input"))
+    return found if isinstance(found, str) else ""
 
 
 def _how_many(asked: Dict[str, Any]) -> int:

@@ -32,7 +32,8 @@ class FakeUpstream:
     GETs of ``probe_paths`` are probes, everything else is a call; each kind has a script of its own in
     :attr:`probes` and :attr:`calls`. Nothing runs before :meth:`start` or ``with``.
 
-    :param text: what every completion says; ``{name}`` stands for the name.
+    :param text: what every completion says; ``{name}`` stands for the name, ``{prompt}`` for the last message: an echo
+        shows whether each caller gets the answer to its own question.
     :param port: 0 lets the system choose; the choice survives :meth:`kill`, :meth:`revive` and a restart.
     :param delay_s: seconds to add before every answer. May be changed at any time.
     :param api_key: when given, every route but health asks for it.

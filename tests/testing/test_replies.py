@@ -34,6 +34,22 @@ def test_the_text_may_name_the_upstream(ask):
         assert ask(to=upstream).json()["choices"][0]["message"]["content"] == '{"from": "eu-1"}'
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "heard"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}, "eu-1: Hi"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "eu-1: "),
+        ("/v1/chat/completions", {"messages": []}, "eu-1: "),
+        ("/v1/completions", {"prompt": "Hi"}, "eu-1: Hi"),
+        ("/v1/responses", {"input": "Hi"}, "eu-1: Hi"),
+    ],
+)
+def test_the_text_may_repeat_what_was_asked(ask, path, asked, heard):
+    """``{prompt}`` stands for the last message where that is a text, and for nothing elsewhere."""
+    with FakeUpstream("eu-1", text="{name}: {prompt}") as upstream:
+        assert f'"{heard}"'.encode() in ask(path, to=upstream, payload=asked).body
+
+
 def test_an_ok_may_vary_every_part_of_the_completion(fake_upstream, ask):
     """Text, usage, finish_reason, headers and the message itself are the script's to choose."""
     fake_upstream.script(
