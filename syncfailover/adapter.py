@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Optional, cast
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Type, cast
 
 import requests
 from requests.adapters import BaseAdapter
@@ -16,6 +16,7 @@ from .prepared import JsonBody, address, kept_at_home
 from .runtime.attempt_clock import AttemptClock
 from .runtime.exchange import exchange, first_byte, key_unavailable
 from .runtime.failover import Call, Done, run
+from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
@@ -87,6 +88,12 @@ class FailoverAdapter(BaseAdapter):
             endpoint.models or endpoint.call_path or endpoint.fields for endpoint in registry.endpoints
         )
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as configuration; nothing is shared any more but the registry and its counters."""
+        terms = self.terms
+        options = (self.monitor.probe_when, terms.options(), terms.metrics)
+        return _unpickled, (type(self), self.registry, self.prefix, *options)
+
     def send(
         self,
         request: requests.PreparedRequest,
@@ -142,6 +149,19 @@ class FailoverAdapter(BaseAdapter):
             self.terms.close()
         if self._owns_transports:
             self.transports.close()
+
+
+def _unpickled(
+    kind: Type[FailoverAdapter],
+    registry: Registry,
+    prefix: str,
+    probe_when: str,
+    options: Dict[str, Any],
+    metrics: Metrics,
+) -> FailoverAdapter:
+    adapter = kind(registry, prefix, probe_when=probe_when, terms=Terms.again(registry, options, metrics))
+    adapter._owns_terms = True
+    return adapter
 
 
 class _SessionDoor:

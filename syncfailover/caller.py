@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from .endpoint_fields import encodes
@@ -16,6 +17,7 @@ from .runtime.attempt_clock import AttemptClock
 from .runtime.event_stream import begin_stream
 from .runtime.exchange import Reader, exchange, key_unavailable
 from .runtime.failover import Call, Done, Run
+from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
@@ -61,6 +63,19 @@ class Caller:
         self.extras = extras
         if model is not None:
             self._check_model(model)
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as configuration: what calls on the same terms, with connections and a monitor of its own."""
+        include_keys = self.registry.include_keys
+        extras = None if self.extras is None else self.extras.pack(include_keys=include_keys)
+        options, metrics = self.terms.options(), self.terms.metrics
+        return again, (self.registry, self.monitor.probe_when, options, metrics, self.model, extras)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Caller:
+        """Return another one; within a process keys need no leave to travel."""
+        registry, metrics = deepcopy(self.registry, memo), deepcopy(self.terms.metrics, memo)
+        extras = None if self.extras is None else self.extras.pack(include_keys=True)
+        return again(registry, self.monitor.probe_when, self.terms.options(), metrics, self.model, extras)
 
     def check_open(self) -> None:
         """Raise `ClientClosed` after `close()`, also of the client that this one was made of."""
@@ -147,6 +162,24 @@ class Caller:
         if not self.registry.serves(text("model", model)):
             known = sorted({name for e in self.registry.endpoints for name in e.models or ()})
             raise reject("model", model, "a model that an endpoint serves: " + ", ".join(known))
+
+
+def again(
+    registry: Registry,
+    probe_when: str,
+    options: Dict[str, Any],
+    metrics: Metrics,
+    model: Optional[str],
+    extras: Optional[Tuple[Any, ...]],
+) -> Caller:
+    """Make a caller as another one was, of what it pickled as; it takes part in the registry's monitor itself."""
+    transports = Transports(registry.endpoints)
+    terms = Terms.again(registry, options, metrics)
+    made = Caller.__new__(Caller)
+    monitor = HealthMonitor.shared(registry, transports, probe_when, made)
+    added = None if extras is None else Extras(*extras)
+    Caller.__init__(made, registry, transports, monitor, terms, model, added)
+    return made
 
 
 class _ApiDoor:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import os
 from copy import copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Type, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+    Union,
+    cast,
+)
 
 from urllib3.util.retry import Retry
 
@@ -208,6 +221,17 @@ class FailoverClient(Covered):
     def __repr__(self) -> str:
         return f"<FailoverClient {self.registry.snapshot()}>"
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as configuration, with what a subclass or a caller has put beside it; see `pickling`."""
+        others = {name: value for name, value in vars(self).items() if name not in _OWN}
+        return _unpickled, (type(self), self._caller), others
+
+    def __copy__(self) -> FailoverClient:
+        """Return one that shares everything."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
+
     def with_options(
         self,
         *,
@@ -347,6 +371,23 @@ class FailoverClient(Covered):
     ) -> None:
         """Close."""
         self.close()
+
+
+#: What a client is made of; all of it is made anew of its caller.
+_OWN = frozenset(
+    "_caller _monitor _session chat completions embeddings models registry responses".split()  # noqa: SIM905
+)
+
+
+def _unpickled(kind: Type[FailoverClient], caller: Caller) -> FailoverClient:
+    """Make a client around what calls for it, and take part in the monitor in its place."""
+    client = kind.__new__(kind)
+    client.registry = cast("EndpointRegistry", caller.registry)
+    monitor = HealthMonitor.shared(caller.registry, caller.transports, caller.monitor.probe_when, client)
+    monitor.leave(caller)
+    client._monitor = caller.monitor = monitor
+    client._call_with(caller)
+    return client
 
 
 _ENDPOINT_FIELDS = frozenset(Endpoint.__slots__) - {"name", "api_key", "weight", "origin"}

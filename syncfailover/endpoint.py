@@ -16,8 +16,10 @@ from typing import (
 )
 
 from . import endpoint_fields as field
+from ._version import __version__
 from .endpoint_fields import ANY_MODEL, ApiKey, Models
 from .errors import ConfigurationError
+from .pickling import check_version, pack_endpoint, told_of, unpack
 from .validation import integer, number, one_of, positive, reject
 
 if TYPE_CHECKING:
@@ -180,11 +182,9 @@ class Endpoint:
         key = "callable" if callable(self.api_key) else "set" if self.api_key else "none"
         return f"<Endpoint {self.name} {self.base_url} priority={self.priority} weight={self.weight:g} key={key}>"
 
-    def __reduce__(self) -> NoReturn:
-        """Refuse: a pickle would carry the key over a boundary unasked."""
-        raise TypeError(
-            f"endpoint {self.name!r} does not pickle, for its key would go along; make it anew in the other process"
-        )
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as its fields, and in place of each secret where the other process reads it; see `pickling`."""
+        return _unpickled, (__version__, pack_endpoint(self.keywords(), include_keys=False))
 
     def __copy__(self) -> Endpoint:
         """Return itself: it is frozen."""
@@ -194,13 +194,17 @@ class Endpoint:
         """Return itself: it is frozen."""
         return self
 
-    def replace(self, **changes: Any) -> Endpoint:
-        """Return a new endpoint with some fields changed."""
-        fields = {
+    def keywords(self) -> Dict[str, Any]:
+        """Return the fields that it was made of, by name."""
+        return {
             name: getattr(self, name)
             for name in self.__slots__
             if not name.startswith("_") and name != "origin"
         }
+
+    def replace(self, **changes: Any) -> Endpoint:
+        """Return a new endpoint with some fields changed."""
+        fields = self.keywords()
         unknown = sorted(set(changes) - set(fields))
         if unknown:
             raise reject("field", unknown[0], "one of " + ", ".join(sorted(fields)))
@@ -256,6 +260,24 @@ class Endpoint:
             host = f"[{host}]" if ":" in host else host
             return f"{scheme}://{host}:{port}{self.health_check_path}"
         return f"{self.base_url}/{self.health_check_path}"
+
+
+def unpack_endpoint(packed: Mapping[str, Any]) -> Endpoint:
+    """Make the endpoint that was packed, its secrets read again from where they are.
+
+    Raises:
+        ConfigurationError: a secret is not there, or is none that can be sent.
+
+    """
+    owner = f"endpoint {packed['name']!r}"
+    fields = unpack(owner, dict(packed))
+    made: Endpoint = told_of(owner, lambda: Endpoint(**fields))
+    return made
+
+
+def _unpickled(version: str, packed: Mapping[str, Any]) -> Endpoint:
+    check_version(version)
+    return unpack_endpoint(packed)
 
 
 def _price_table(prices: Optional[Mapping[str, Any]]) -> Dict[str, Price]:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from .endpoint_fields import encodes
 from .endpoint_fields import headers as checked_headers
 from .errors import ConfigurationError
+from .pickling import pack_named
 from .runtime.target import Target
 from .runtime.transport import EndpointTransport, worth_hiding
 
@@ -98,6 +99,23 @@ class Extras:
         for name, value in given.items():
             all_query[name] = list(_pairs(f"{fields[1]}[{name!r}]", name, value))
         return cls(all_headers, all_query) if all_headers or all_query else None
+
+    def pack(self, *, include_keys: bool) -> Tuple[Any, ...]:
+        """Return the arguments that make these anew, where none of them may be a secret.
+
+        Raises:
+            NotCarried: one is named like a credential, or looks like one.
+
+        """
+        named = dict(self._headers.values())
+        pack_named("the client", "default_headers", named, include_keys=include_keys)
+        for name, pairs in self._query.items():
+            pack_named("the client", "default_query", dict([(name, ""), *pairs]), include_keys=include_keys)
+        return self._headers, self._query
+
+    def content(self) -> List[Any]:
+        """Return all of them as plain data, to compare by; in whatever order they were given."""
+        return [sorted(self._headers.values()), sorted(self._query.items())]
 
     def headers_for(self, target: Target) -> Dict[str, str]:
         """Return the headers of a request to an endpoint."""

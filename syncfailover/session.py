@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TYPE_CHECKING, Any, Iterable, Optional, Union
+from copy import copy, deepcopy
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Union, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -13,6 +13,7 @@ from .adapter import EndpointRegistry, FailoverAdapter
 from .endpoint import Endpoint
 from .errors import ClientClosed, ConfigurationError
 from .openai_options import refused_by_client
+from .pickling import pack_session
 from .policy.snapshot import Snapshot
 from .prepared import HOME
 from .runtime import process
@@ -99,6 +100,29 @@ class FailoverSession(requests.Session):
         )
         self.mount(HOME, self._door)
         process.register(self)
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """Pickle as configuration: what a `requests.Session` does, but for what may be a secret, and its adapters."""
+        state: Dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call,unused-ignore]
+        return pack_session(state, include_keys=self.registry.include_keys)
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        """Have a registry, connections and a monitor of this process."""
+        super().__setstate__(state)  # type: ignore[misc,unused-ignore]
+        self._door = cast("FailoverAdapter", self.adapters[HOME])
+        self.registry = cast("EndpointRegistry", self._door.registry)
+        self._closed = self._owns_terms = False
+        process.register(self)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> FailoverSession:
+        """Return another one; within a process keys need no leave to travel."""
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(deepcopy(super().__getstate__(), memo))  # type: ignore[no-untyped-call,unused-ignore]
+        return twin
+
+    def __copy__(self) -> FailoverSession:
+        """Return another one, as `deepcopy` does."""
+        return deepcopy(self)
 
     def after_fork(self) -> None:
         """Give the cookies a lock of this process: another thread of the parent may have held theirs."""

@@ -13,16 +13,10 @@ from .errors import ConfigurationError
 from .policy.retry import FailoverRetry
 from .runtime.timeouts import Timeouts
 from .settings_blocks import block_endpoints
-from .settings_environ import (
-    CONFIG,
-    KEY_VARIABLES,
-    PREFIX,
-    environment_endpoints,
-    environment_options,
-    expand,
-    mentions_variable,
-)
+from .settings_environ import CONFIG, KEY_VARIABLES, PREFIX, environment_endpoints, environment_options
+from .settings_file import SettingsFile
 from .settings_keys import NUMBER, OPTIONS, RETRY_KEYS, check_kind, check_known, placed
+from .settings_variables import expand, mentions_variable, sourced_option
 from .validation import reject
 
 __all__ = ["CONFIG", "KEY_VARIABLES", "Settings", "from_env", "from_file", "from_mapping"]
@@ -118,7 +112,9 @@ def _option(name: str, value: Any, environ: Mapping[str, str]) -> Any:
     if value is None:  # which TOML cannot say, and means what it means to the client
         return None
     check_kind(name, value, OPTIONS[name])
-    return _table(name, value, environ) if isinstance(value, Mapping) else expand(value, environ, name)
+    if isinstance(value, Mapping):
+        return _table(name, value, environ)
+    return sourced_option(expand(value, environ, name), value, name)
 
 
 def _table(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
@@ -159,8 +155,23 @@ def _file(path: str, environ: Mapping[str, str], note: str = "") -> Settings:
     except ConfigurationError as error:
         problem = ConfigurationError(f"{path}: {error.message}", field=error.field, value=error.value)
     else:
-        return found._replace(sources=dict.fromkeys(found.options, path))
+        return _of_file(found, path)
     raise problem
+
+
+def _of_file(found: Settings, path: str) -> Settings:
+    """Return settings that know which file they, and the secrets in it, are from."""
+    file = SettingsFile(path, _read_again)
+    return found._replace(
+        endpoints=tuple(map(file.mark_endpoint, found.endpoints)),
+        options={name: file.mark_option(name, value) for name, value in found.options.items()},
+        sources=dict.fromkeys(found.options, path),
+    )
+
+
+def _read_again(path: str) -> Tuple[Dict[str, Endpoint], Dict[str, Any]]:
+    found = from_file(path)
+    return {endpoint.name: endpoint for endpoint in found.endpoints}, found.options
 
 
 def _parsed(path: str, note: str) -> Dict[str, Any]:

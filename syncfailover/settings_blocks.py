@@ -9,8 +9,8 @@ from .endpoint import Endpoint
 from .endpoint_fields import ApiKey, api_key
 from .endpoint_fields import name as checked_name
 from .errors import ConfigurationError
-from .settings_environ import expand, mentions_variable, split_keys
 from .settings_keys import PRICE_KEYS, check_known, hint, placed
+from .settings_variables import expand, mentions_variable, sourced_key, sourced_table, split_keys
 
 #: What a block may hold: a provider, several keys, and every keyword of `Endpoint`.
 BLOCK_KEYS: Tuple[str, ...] = (
@@ -66,6 +66,9 @@ class _Block:
         self._fields: Dict[str, Any] = {
             key: expand(value, environ, f"{where}.{key}") for key, value in block.items()
         }
+        for key in ("headers", "params", "proxies"):
+            if key in block:
+                self._fields[key] = sourced_table(self._fields[key], block[key], key)
 
     def endpoints(self) -> List[Endpoint]:
         """Make the endpoints, numbered if `api_keys` is there."""
@@ -89,17 +92,21 @@ class _Block:
 
     def _keys(self) -> List[ApiKey]:
         """Take the keys out of the fields; a single one, or None, where there is no `api_keys`."""
-        fields, where = self._fields, self._where
+        fields, where, block = self._fields, self._where, self._block
         single, several = fields.pop("api_key", None), fields.pop("api_keys", None)
         if several is None:
-            return [_checked(single, f"{where}.api_key")]
+            return [sourced_key(_checked(single, f"{where}.api_key"), block.get("api_key"))]
         if single is not None:
             raise _wrong(f"{where}.api_key", "a key beside api_keys", "one of the two")
         listed = split_keys(several) if isinstance(several, str) else several
         if isinstance(listed, Mapping) or not isinstance(listed, Sequence) or not listed:
             what = _kind(several) if several else "an empty list"
             raise _wrong(f"{where}.api_keys", what, "a list with at least one key")
-        return [_checked(key, f"{where}.api_keys[{index}]") for index, key in enumerate(listed)]
+        checked = [_checked(key, f"{where}.api_keys[{index}]") for index, key in enumerate(listed)]
+        texts = block["api_keys"]
+        if isinstance(texts, str):
+            return [sourced_key(key, texts, nth) for nth, key in enumerate(checked)]
+        return [sourced_key(key, text) for key, text in zip(checked, texts)]
 
     def _check_identity(self, provider: Optional[str], name: Optional[str]) -> None:
         """Refuse a provider without a preset, and an endpoint of nobody that lacks its name or place."""

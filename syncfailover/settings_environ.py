@@ -1,15 +1,16 @@
-"""The environment: `${NAME}` in settings, providers' keys, and `SYNCFAILOVER_...` for options."""
+"""The environment: providers' keys, and `SYNCFAILOVER_...` for options."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, Mapping, Match, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 from . import providers
 from .endpoint import Endpoint
 from .endpoint_fields import api_key
 from .errors import ConfigurationError
 from .settings_keys import NUMBER_OR_TEXT, OPTIONS, TEXT, WHOLE, WHOLE_OR_TABLE, hint, placed
+from .settings_variables import sourced_key, sourced_option, split_keys
 from .validation import reject
 
 PREFIX = "SYNCFAILOVER_"
@@ -47,53 +48,6 @@ _OTHERS = (CONFIG, PREFIX + "DEMO")
 #: What Kubernetes sets in every pod for a service whose name begins as ours does.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")
 
-_DOLLAR = re.compile(r"\$(?:\$|\{([^{}]*)(\}?))")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-# ${NAME}
-
-
-def expand(value: Any, environ: Mapping[str, str], field: str) -> Any:
-    """Return `value` with every `${NAME}` in its strings read from the environment; `$$` is a dollar.
-
-    Raises:
-        ConfigurationError: a variable that is not set, or empty; the message names it and the field, nothing else.
-
-    """
-    if isinstance(value, str):
-        return _DOLLAR.sub(lambda found: _read(found, environ, field), value)
-    if isinstance(value, Mapping):
-        return {key: expand(item, environ, f"{field}.{key}") for key, item in value.items()}
-    if type(value) in (list, tuple):  # no named one, such as `Timeouts`
-        return type(value)(expand(item, environ, f"{field}[{index}]") for index, item in enumerate(value))
-    return value
-
-
-def mentions_variable(value: Any) -> bool:
-    """Tell whether `expand` would read the environment for `value`."""
-    if isinstance(value, str):
-        return "${" in value
-    if isinstance(value, Mapping):
-        return any(mentions_variable(item) for item in value.values())
-    return type(value) in (list, tuple) and any(mentions_variable(item) for item in value)
-
-
-def _read(found: Match[str], environ: Mapping[str, str], field: str) -> str:
-    name, closed = found.groups()
-    if name is None:
-        return "$"
-    if not closed or not _VARIABLE.fullmatch(name):
-        raise ConfigurationError(
-            f"{field}: a ${{ begins no variable; expected ${{NAME}}, or $$ for a dollar", field=field
-        )
-    value = environ.get(name, "").strip()
-    if not value:
-        raise ConfigurationError(
-            f"{field}: the environment variable {name} is not set, or empty", field=field
-        )
-    return value
-
 
 # Keys
 
@@ -117,18 +71,13 @@ def environment_keys(provider: str, environ: Mapping[str, str]) -> List[str]:
     """
     keys: Dict[str, None] = {}
     for variable in KEY_VARIABLES[provider]:
-        for key in split_keys(environ.get(variable, "")):
+        for nth, key in enumerate(split_keys(environ.get(variable, ""))):
             try:
                 api_key(key)
             except ConfigurationError as error:
                 raise _about(error, variable) from None
-            keys[key] = None
+            keys.setdefault(sourced_key(key, f"${{{variable}}}", nth))
     return list(keys)
-
-
-def split_keys(text: str) -> List[str]:
-    """Return the keys in a text, where commas separate them."""
-    return [key.strip() for key in text.split(",") if key.strip()]
 
 
 def _endpoints(provider: str, keys: List[str], environ: Mapping[str, str]) -> List[Endpoint]:
@@ -203,7 +152,7 @@ def environment_options(environ: Mapping[str, str]) -> Dict[str, Any]:
 
 def _parsed(variable: str, text: str, kind: str) -> Any:
     if kind == TEXT:
-        return text
+        return sourced_option(text, f"${{{variable}}}", variable)
     whole = kind in (WHOLE, WHOLE_OR_TABLE)
     try:
         return int(text) if whole else float(text)

@@ -79,3 +79,11 @@ def text(field: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise reject(field, value, "a string that is not empty")
     return value
+
+
+def true_or_false(field: str, value: Any) -> bool:
+    """Accept True or False; what else it is is not shown, for it may be a secret in the wrong place."""
+    if not isinstance(value, bool):
+        kind = type(value).__name__
+        raise ConfigurationError(f"{field}: a {kind} is not allowed; expected True or False", field=field)
+    return value

@@ -94,11 +94,23 @@ def test_a_pickled_error_leaves_request_and_headers_behind(
     assert (copy.response.request, dict(copy.response.headers)) == (None, {})
 
 
-def test_an_endpoint_does_not_pickle(upstreams: List[FakeUpstream]) -> None:
-    """A key does not cross a process boundary unasked."""
-    with pytest.raises(TypeError, match="does not pickle, for its key") as caught:
-        pickle.dumps(endpoints_of(upstreams)[0])
-    clean(caught.value)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"api_key": lambda: "sk-secret-a"},
+        {"api_key": None, "headers": {"X-Tenant-Token": "header-secret-0123"}},
+        {"api_key": None, "params": {"key": "param-secret-0123"}},
+        {"api_key": None, "proxies": {"https": "http://user:param-secret-0123@proxy:3128"}},
+    ],
+)
+def test_no_secret_without_a_source_is_pickled(fields: Any, upstreams: List[FakeUpstream]) -> None:
+    """A secret crosses no process boundary unasked, and the error that says so shows none."""
+    endpoint = endpoints_of(upstreams)[0].replace(**fields)
+    for thing in (endpoint, FailoverClient([endpoint], model="m"), FailoverClient([endpoint]).registry):
+        with pytest.raises(TypeError, match="endpoint 'a': ") as caught:
+            pickle.dumps(thing)
+        clean(caught.value, pickle.dumps(caught.value))
 
 
 @pytest.mark.parametrize("key", ["", "sk-secret-\nx", " sk-secret- ", "sk-secret-\u00e9", 7])

@@ -36,6 +36,10 @@ class RoundRobin:
     def __repr__(self) -> str:
         return "RoundRobin()"
 
+    def __getstate__(self) -> Dict[str, Any]:
+        """Leave behind whose turn it is; what a subclass has of its own travels."""
+        return {**vars(self), **vars(RoundRobin())}
+
     def pick(self, candidates: Candidates) -> Any:
         """Return the one whose last turn is longest ago."""
         if candidates is not self._seen or type(candidates) is not tuple:
@@ -72,6 +76,10 @@ class WeightedRoundRobin:
 
     def __repr__(self) -> str:
         return "WeightedRoundRobin()"
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """Leave behind whose share is due; what a subclass has of its own travels."""
+        return {**vars(self), **vars(WeightedRoundRobin())}
 
     def pick(self, candidates: Candidates) -> Any:
         """Return the one whose share is most overdue."""
@@ -192,6 +200,10 @@ class Cheapest:
     def __repr__(self) -> str:
         return "Cheapest()"
 
+    def __getstate__(self) -> Dict[str, Any]:
+        """Leave behind whom it has seen; what a subclass has of its own travels."""
+        return {**vars(self), "_seen": (), "_cheap": ()}
+
     def pick(self, candidates: Candidates) -> Any:
         """Return one of the cheapest."""
         if candidates is not self._seen or not isinstance(candidates, tuple):
@@ -228,6 +240,10 @@ class _Sample:
     def __init__(self, chance: Optional[Callable[[], float]]) -> None:
         self._chance = chance
         self._turn = 0
+
+    def __getstate__(self) -> Dict[str, Any]:
+        """Begin anew elsewhere."""
+        return {**vars(self), "_turn": 0}
 
     def __call__(self, candidates: Candidates) -> Candidates:
         count = len(candidates)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Optional, Union
+from functools import partial
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 
 from urllib3.util.retry import Retry
 
@@ -151,7 +152,7 @@ class RetryBudget:
     Source of the shape: Finagle's RetryBudget (20 % of calls plus a minimum per second).
     """
 
-    __slots__ = ("_earned_at", "_tokens", "capacity", "per_second", "ratio")
+    __slots__ = ("_began_with", "_earned_at", "_tokens", "_untold", "capacity", "per_second", "ratio")
 
     def __init__(
         self,
@@ -165,7 +166,15 @@ class RetryBudget:
         self.per_second = number("retry_budget per_second", per_second)
         self.capacity = positive("retry_budget capacity", capacity)
         self._tokens = self.capacity if tokens is None else number("retry_budget tokens", tokens)
+        self._began_with = self._tokens
         self._earned_at: Optional[float] = None
+        #: What calls have earned and retries have taken since peers were told.
+        self._untold = 0.0
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as it was made: what was spent, and when, means nothing in another process."""
+        arguments = {"ratio": self.ratio, "per_second": self.per_second, "capacity": self.capacity}
+        return partial(type(self), tokens=self._began_with, **arguments), ()
 
     @property
     def tokens(self) -> float:
@@ -176,6 +185,7 @@ class RetryBudget:
         """Count one call."""
         if self._tokens < self.capacity:
             self._tokens = min(self.capacity, self._tokens + self.ratio)
+            self._untold += self.ratio
 
     def withdraw(self, now: float) -> bool:
         """Take one retry, if there is one."""
@@ -185,4 +195,14 @@ class RetryBudget:
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
+        self._untold -= 1.0
         return True
+
+    def tell(self) -> float:
+        """Return what peers have not been told yet: what calls earned, less the retries that were taken."""
+        untold, self._untold = self._untold, 0.0
+        return untold
+
+    def hear(self, tokens: float) -> None:
+        """Go on from what all peers together have left."""
+        self._tokens = min(self.capacity, max(0.0, tokens + self._untold))

@@ -59,6 +59,8 @@ class Hedging:
     """
 
     def __init__(self, after: Union[str, float]) -> None:
+        #: As it was asked for.
+        self.after = after
         if after == "p95":
             self._fixed_s: Optional[float] = None
         elif isinstance(after, bool) or not isinstance(after, (int, float)):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from copy import deepcopy
 from operator import add
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, Union
 
 from ..policy.histogram import LatencyHistogram
 from ..policy.outcome import ABANDONED, CALLED_OFF, OK
 from . import process
 from .attempt import Tried
+from .rebuilt import Identity, Rebuilt
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -23,17 +25,27 @@ class Metrics:
 
     Args:
         registry: whose endpoints are counted; it brings the clock, and how long each was up.
+        identity: that of the original, where these are unpickled.
 
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, identity: Optional[Identity] = None) -> None:
         self._registry = registry
+        self._identity = Identity() if identity is None else identity
         self._lock = threading.Lock()
         self._add = _adder(registry)
         #: Seconds that each endpoint had been up before.
         self._up_before = registry.uptimes_s()
         self._begin()
         process.register(self)
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle without a count; what is unpickled twice in a process counts, and spends its budget, together."""
+        return _unpickled, (self._identity.token(), self._registry)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Metrics:
+        """Return others that begin from nothing."""
+        return Metrics(deepcopy(self._registry, memo))
 
     def _begin(self) -> None:
         self._started = self._registry.clock()
@@ -105,6 +117,13 @@ def _adder(registry: Registry) -> Callable[[Any, Any], Any]:
     from ..price import EXACT  # noqa: PLC0415
 
     return EXACT.add
+
+
+_rebuilt: Rebuilt[Metrics] = Rebuilt()
+
+
+def _unpickled(token: str, registry: Registry) -> Metrics:
+    return _rebuilt.get(token, lambda: Metrics(registry, Identity(token)))
 
 
 class _Counters:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple, Type
+from copy import deepcopy
+from typing import AbstractSet, Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
 
-from ..endpoint import Endpoint
+from .._version import __version__
+from ..endpoint import Endpoint, unpack_endpoint
 from ..errors import NoEndpointAvailable
+from ..pickling import check_version, options_given, pack_endpoints, pack_options, unpack
 from ..policy.breaker_config import BreakerConfig
 from ..policy.health import HealthConfig, ProbeResult
 from ..policy.line import Ticket
@@ -18,11 +21,12 @@ from ..policy.pool import EndpointPool
 from ..policy.rate_limit import Room
 from ..policy.retry import RetryBudget
 from ..policy.snapshot import ACTIVE, PASSIVE, Snapshot
-from ..validation import integer, reject
+from ..validation import integer, reject, true_or_false
 from . import process
 from .dispatch import Dispatcher
 from .leftovers import Leftovers
 from .queue import Queue
+from .rebuilt import Identity, Rebuilt
 from .state_log import log_change
 
 _NOBODY: AbstractSet[str] = frozenset()
@@ -53,6 +57,8 @@ class Registry:
         probe_timeout: seconds.
         retry_budget: retries that all calls share; None takes 20 % of calls and one per second.
         queue_size: callers that may wait at a time while nobody can serve; see `queue_timeout` of a client.
+        include_keys: whether keys, and whatever else may be a secret, travel in a pickle. Without it they are read again
+            from their source where the pickle is loaded; what has no source refuses to be pickled.
         clock: seconds, monotonic.
         sleep: what waits between attempts, in seconds.
         chance: random numbers from 0 to 1.
@@ -82,10 +88,15 @@ class Registry:
         probe_timeout: float = 1.0,
         retry_budget: Optional[RetryBudget] = None,
         queue_size: int = 100,
+        include_keys: bool = False,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self._given = options_given(Registry.__init__, locals())
+        #: Tells it from others of the same configuration, when it is unpickled twice in a process.
+        self.identity = Identity()
+        self.include_keys = true_or_false("include_keys", include_keys)
         breaker = BreakerConfig(
             failure_threshold,
             recovery_timeout,
@@ -147,6 +158,22 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<EndpointRegistry {self.snapshot()}>"
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as its configuration; nothing that was learned travels, and no listener does."""
+        endpoints = pack_endpoints(self.endpoints, include_keys=self.include_keys)
+        options = pack_options(self._given, include_keys=self.include_keys)
+        return _unpickled, (type(self), __version__, self.identity.token(), endpoints, options)
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> Registry:
+        """Return another one of the same configuration; within a process keys need no leave to travel."""
+        options = self._given.items()
+        copies = {name: value if callable(value) else deepcopy(value, memo) for name, value in options}
+        return type(self)(self.endpoints, **copies)
+
+    def __copy__(self) -> Registry:
+        """Return another one, as `deepcopy` does: there is nothing that two could share."""
+        return deepcopy(self)
 
     def __getitem__(self, name: str) -> Endpoint:
         """Return an endpoint by its name."""
@@ -437,3 +464,21 @@ class Registry:
             self._changed.notify_all()
             self._queue.call_next()
         self._dispatcher.drain()
+
+
+#: What was unpickled here, so that what one task learned is known in the next.
+_rebuilt: Rebuilt[Registry] = Rebuilt()
+
+
+def _unpickled(
+    kind: Type[Registry], version: str, token: str, endpoints: List[Dict[str, Any]], options: Dict[str, Any]
+) -> Registry:
+    """Return the registry that was pickled, or the one that an earlier pickle of the same one became here."""
+    check_version(version)
+
+    def make() -> Registry:
+        made = kind(map(unpack_endpoint, endpoints), **unpack("the registry", options))
+        made.identity = Identity(token)
+        return made
+
+    return _rebuilt.get(token, make)

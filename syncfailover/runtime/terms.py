@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from copy import copy
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Union
 
 from urllib3.util.retry import Retry
 
@@ -77,6 +77,30 @@ class Terms:
             if name not in OPTIONS:
                 raise reject("option", name, "one of " + ", ".join(sorted(OPTIONS)))
         return cls(registry, **options)
+
+    @classmethod
+    def again(cls, registry: Registry, options: Mapping[str, Any], metrics: Metrics) -> Terms:
+        """Make them of `options()` in another process, where nobody need be warned again.
+
+        Args:
+            registry: whose endpoints are asked.
+            options: of those that were there.
+            metrics: what counts.
+
+        """
+        terms = cls(registry, **{**options, "budget_usd": None})
+        terms.budget_usd, terms.metrics = options["budget_usd"], metrics
+        return terms
+
+    def options(self) -> Dict[str, Any]:
+        """Return the keywords that make such terms."""
+        return {
+            "timeout": self.timeouts,
+            "max_retries": self.retry,
+            "queue_timeout": self.queue_s,
+            "hedge_after": None if self.hedging is None else self.hedging.after,
+            "budget_usd": self.budget_usd,
+        }
 
     def changed(
         self,

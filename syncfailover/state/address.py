@@ -1,0 +1,91 @@
+"""What `state=` may be, and the store that it means. Nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..errors import ConfigurationError
+from ..validation import reject
+from .store import Store
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+_ALLOWED = (
+    "'sqlite:///relative/path', 'sqlite:////absolute/path', 'redis://host:6379/0', 'rediss://...', 'unix:///socket', "
+    "a client of the package redis, or None"
+)
+
+
+def store_of(state: Any) -> Store:
+    """Return the store that `state` means.
+
+    Args:
+        state: `sqlite:///path` (relative to the current directory; four slashes make it absolute), `redis://...`,
+            `rediss://...` or `unix://...` as the package redis understands them, with `?prefix=name` for a key prefix
+            other than "syncfailover"; or a client of that package, made by the caller (a cluster, a sentinel's master).
+
+    Raises:
+        ConfigurationError: anything else, a directory that does not exist, or the package redis is missing.
+
+    """
+    if not isinstance(state, str):
+        if hasattr(state, "pubsub") and hasattr(state, "eval"):
+            return _redis(state, {})
+        raise _wrong(state)
+    scheme = state.partition(":")[0].lower()
+    if scheme == "sqlite":
+        return _sqlite(state)
+    if scheme in _REDIS_SCHEMES:
+        return _redis_url(state)
+    raise _wrong(state)
+
+
+def shown(state: Any) -> str:
+    """Return a `state` as it may be shown: without user, password and query."""
+    if not isinstance(state, str):
+        return type(state).__name__
+    before, slashes, rest = state.partition("://")
+    place = rest.rpartition("@")[2].partition("?")[0]
+    return before + slashes + place if slashes else "a text"
+
+
+def _wrong(state: Any, why: str = "") -> ConfigurationError:
+    return reject("state", shown(state), why or _ALLOWED)
+
+
+def _sqlite(url: str) -> Store:
+    from .sqlite import SqliteStore  # noqa: PLC0415 - sqlite3 is only loaded where it is used
+
+    path = url[len("sqlite:///") :]
+    if not url.lower().startswith("sqlite:///") or not path or "\0" in path:
+        raise _wrong(url)
+    if "?" in path:
+        raise _wrong(url, "a path without a query")
+    store = SqliteStore(os.path.expanduser(unquote(path)))  # noqa: PTH111 - a text is what SQLite wants
+    directory = os.path.dirname(store.path)  # noqa: PTH120
+    if not os.path.isdir(directory):  # noqa: PTH112
+        raise _wrong(url, f"a path in a directory that exists; {directory} does not")
+    return store
+
+
+def _redis_url(url: str) -> Store:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise _wrong(url) from None
+    if not (parts.hostname or parts.path):
+        raise _wrong(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    options = {"prefix": query.pop("prefix")} if "prefix" in query else {}
+    return _redis(url, options)
+
+
+def _redis(where: Any, options: Any) -> Store:
+    if find_spec("redis") is None:
+        raise _wrong(where, "the package redis to be installed: pip install 'syncfailover[redis]'")
+    from .redis import RedisStore  # noqa: PLC0415 - an extra
+
+    return RedisStore(where, **options)
