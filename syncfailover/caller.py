@@ -86,6 +86,20 @@ class Caller:
                 raise ClientClosed(f"{'this' if caller is self else 'the'} FailoverClient{made_of} is closed")
             caller = caller.parent
 
+    def model_for(self, model: Optional[str]) -> str:
+        """Return the model of a call: the one that it names, or the client's.
+
+        Raises:
+            ConfigurationError: there is none, or no endpoint serves it.
+
+        """
+        if model is not None:
+            self._check_model(model)
+            return model
+        if self.model is None:
+            raise ConfigurationError("model: none is given, here or as model= of the client", field="model")
+        return self.model
+
     def extras_with(self, headers: Any, query: Any) -> Optional[Extras]:
         """Return the headers and query parameters of a call, to which the call itself adds these."""
         return self.extras if headers is None and query is None else Extras.of(headers, query, self.extras)
@@ -134,11 +148,7 @@ class Caller:
         progress: Optional[Callable[[], Progress]] = None,
     ) -> Run:
         self.check_open()
-        chosen = self.model if model is None else model
-        if chosen is None:
-            raise ConfigurationError("model: none is given, here or as model= of the client", field="model")
-        if model is not None:
-            self._check_model(model)
+        chosen = self.model_for(model)
         timeouts = self.terms.timeouts_for(timeout)
         door = _ApiDoor(self.transports, "POST", path, rest_of(params), params, extras)
         if progress is not None:
@@ -146,7 +156,7 @@ class Caller:
         return self._run(door, chosen, timeouts, affinity)
 
     def _run(self, door: _ApiDoor, model: Optional[str], timeouts: Timeouts, affinity: Any = None) -> Run:
-        self.monitor.start()
+        self.monitor.start(timeouts.total)
         call = Call(model, expected_of(door.path), timeouts, door.method, affinity, streams=door.streams)
         return Run(self.registry, door, call, self.terms)
 

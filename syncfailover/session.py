@@ -22,6 +22,7 @@ from .runtime.monitor import HealthMonitor
 from .runtime.terms import OPTIONS, Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
+from .state.address import shown
 from .validation import reject
 
 if TYPE_CHECKING:
@@ -233,5 +234,9 @@ def registry_from(
         options.update(probe_interval=probe_interval, probe_timeout=probe_timeout)
     for name, value in options.items():
         if value != getattr(endpoints, name, None):
-            raise reject(name, value, "no such option here: the EndpointRegistry that was passed has its own")
+            raise reject(
+                name,
+                shown(value) if name == "state" else value,
+                "no such option here: the EndpointRegistry that was passed has its own",
+            )
     return endpoints

@@ -42,6 +42,7 @@ OPTIONS: Dict[str, str] = {
     "failure_rate": NUMBER,
     "failure_rate_window": NUMBER,
     "minimum_calls": WHOLE,
+    "state": TEXT,
     "rise": WHOLE,
     "fall": WHOLE,
 }

@@ -12,6 +12,8 @@ The rules:
 - HALF_OPEN admits `half_open_permits` trials at a time. One success closes, one failure reopens. A trial that is
   never settled is given to somebody else after `half_open_lease` seconds.
 - FORCED_OPEN admits none and DISABLED admits all, whatever happens, until reset.
+- A peer's word may open it while it is CLOSED, or lengthen what a peer's word opened, and close that again: it is
+  *hearsay*. What it found out itself a peer's word makes HALF_OPEN early, unless a trial has failed here since.
 - Each change of state begins a new generation. A permit carries the generation that issued it; a result from an older
   one changes nothing, nor does a second result of the same permit.
 """
@@ -56,12 +58,14 @@ class BreakerMachine:
 
     __slots__ = (
         "_chance",
-        "_failed_trials",
         "_window",
         "changes",
         "config",
+        "failed_trials",
+        "failing_since",
         "failures",
         "generation",
+        "hearsay",
         "last_failure",
         "state",
     )
@@ -69,7 +73,12 @@ class BreakerMachine:
     def __init__(self, config: BreakerConfig, chance: Callable[[], float]) -> None:
         self.config = config
         self._chance = chance
-        self._failed_trials = 0
+        #: Trials that failed since it was closed.
+        self.failed_trials = 0
+        #: When the failures in a row began that opened it, or may.
+        self.failing_since: Optional[float] = None
+        #: Whether it is OPEN on a peer's word alone.
+        self.hearsay = False
         self._window = None if config.failure_rate is None else RateWindow(config.failure_rate_window)
         self.changes: List[BreakerChange] = []
         self.failures = 0
@@ -113,6 +122,43 @@ class BreakerMachine:
         if isinstance(self.state, Open):
             self._become(HalfOpen(), "probes succeed again")
 
+    # What peers tell
+
+    def hear_open(self, until: float, since: float, trials: int, reason: str, now: float) -> None:
+        """Hear that a peer's is open until then, for failures that began at `since`."""
+        state = self.state
+        idle = isinstance(state, HalfOpen) and state.next_try_at() is None
+        if state is CLOSED or idle or (self.hearsay and isinstance(state, Open) and until > state.until):
+            self._become(Open(until), f"a peer found: {reason}", max(until - now, 0.0))
+            self.hearsay, self.failing_since, self.failed_trials, self.last_failure = (
+                True,
+                since,
+                trials,
+                reason,
+            )
+
+    def hear_closed(self) -> bool:
+        """Hear that a peer's trial succeeded; tell whether this one is closed for that reason."""
+        if not isinstance(self.state, Open):
+            return False
+        if self.hearsay:
+            self._become(CLOSED, "a peer's trial succeeded")
+            return True
+        if not self.failed_trials:
+            self._become(HalfOpen(), "a peer's trial succeeded")
+        return False
+
+    def hear_strikes(self, failures: int, since: float) -> None:
+        """Hear of failures that were too few to open a peer's; one more is needed here, at least."""
+        if self.state is CLOSED:
+            self.failures = min(failures, self.config.failure_threshold - 1)
+            self.failing_since = since
+
+    def contradict(self, started: float) -> None:
+        """Hear of an answer to a call that began then: it ends what was believed on a peer's word from before."""
+        if self.hearsay and isinstance(self.state, Open) and started > (self.failing_since or started):
+            self._become(CLOSED, "it answers here")
+
     def force_open(self) -> None:
         """Admit nothing until reset."""
         self._become(FORCED_OPEN, "forced open")
@@ -139,14 +185,16 @@ class BreakerMachine:
         self.state = state
         self.generation += 1
         self.failures = 0
+        self.hearsay = False
         if state is CLOSED:
-            self._failed_trials = 0
+            self.failed_trials = 0
+            self.failing_since = None
             self.last_failure = ""
         if self._window is not None:
             self._window.clear()
 
     def _open(self, now: float, reason: str) -> None:
-        timeout = self.config.open_for(self._failed_trials, self._chance())
+        timeout = self.config.open_for(self.failed_trials, self._chance())
         self._become(Open(now + timeout), reason, timeout)
 
     # What the states below tell the machine; each is one sentence of the rules above.
@@ -157,6 +205,8 @@ class BreakerMachine:
             self._window.add(now, failed=False)
 
     def count_failure(self, now: float) -> None:
+        if not self.failures:
+            self.failing_since = now
         self.failures += 1
         if self.failures >= self.config.failure_threshold:
             self._open(now, f"{self.failures} consecutive failures")
@@ -173,7 +223,8 @@ class BreakerMachine:
         self._become(CLOSED, "trial succeeded")
 
     def trial_failed(self, now: float) -> None:
-        self._failed_trials += 1
+        self.failed_trials += 1
+        self.failing_since = now
         self._open(now, "trial failed")
 
 

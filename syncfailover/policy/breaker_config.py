@@ -47,6 +47,11 @@ class BreakerConfig:
         self.failure_rate_window = positive("failure_rate_window", failure_rate_window)
         self.minimum_calls = integer("minimum_calls", minimum_calls, minimum=1)
 
+    @property
+    def longest_open_s(self) -> float:
+        """Seconds that it stays open at most."""
+        return max(self.max_recovery_timeout, self.recovery_timeout) * (1.0 + _JITTER)
+
     def open_for(self, failed_trials: int, chance: float) -> float:
         """Return the seconds to stay open: recovery_timeout * recovery_backoff ** failed_trials, bounded, + jitter."""
         try:

@@ -8,12 +8,15 @@ and then succeed `rise` times in a row are a recovery, told once, for the breake
 """
 
 from enum import Enum
-from typing import NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from ..validation import integer, positive
 
 #: Weight of the newest probe in the smoothed latency: about the last six probes count.
 _SMOOTHING = 0.3
+
+#: Characters of a detail that peers are told.
+_LONGEST_DETAIL = 200
 
 #: Seconds over which a recovered endpoint's weight grows back. (Envoy: slow_start_window, aggression 1.0)
 SLOW_START_S = 10.0
@@ -75,7 +78,9 @@ class Health:
         "_max_latency_ms",
         "checked_at",
         "detail",
+        "hearsay",
         "latency_ms",
+        "probed_at",
         "status",
     )
 
@@ -85,7 +90,11 @@ class Health:
         self._good = 0
         self._bad = 0
         self._failed = False  # since the last recovery
+        #: When a probe, or a call that succeeded, last told something.
         self.checked_at: Optional[float] = None
+        #: When it was last probed, and whether it was a peer who did.
+        self.probed_at: Optional[float] = None
+        self.hearsay = False
         self.detail = "not checked yet"
         #: Smoothed milliseconds; None before the first answer.
         self.latency_ms: Optional[float] = None
@@ -94,7 +103,8 @@ class Health:
     def observe(self, result: ProbeResult, now: float) -> HealthStatus:
         """Take in one probe; return the status that follows."""
         first = self.status is HealthStatus.UNKNOWN
-        self.checked_at = now
+        self.checked_at = self.probed_at = now
+        self.hearsay = False
         self.detail = result.detail
         if result.alive:
             self._good, self._bad = self._good + 1, 0
@@ -106,6 +116,29 @@ class Health:
             if first or self._bad >= self._config.fall:
                 self.status = HealthStatus.UNHEALTHY
         return self.status
+
+    def told(self) -> Dict[str, Any]:
+        """Return what a peer needs to know to go on from here."""
+        return {
+            "status": self.status.value,
+            "good": self._good,
+            "bad": self._bad,
+            "failed": self._failed,
+            "detail": self.detail[:_LONGEST_DETAIL],
+            "latency_ms": self.latency_ms,
+        }
+
+    def hear(self, probed_at: float, told: Mapping[str, Any]) -> bool:
+        """Go on from what a peer knows, if it probed later; tell whether that is a recovery."""
+        if self.probed_at is not None and probed_at <= self.probed_at:
+            return False
+        recovered = self._failed and not told["failed"]
+        self.probed_at = probed_at
+        self.checked_at = max(probed_at, self.checked_at or probed_at)
+        self.hearsay = True
+        self.status, self.detail, self.latency_ms = told["status"], told["detail"], told["latency_ms"]
+        self._good, self._bad, self._failed = told["good"], told["bad"], told["failed"]
+        return recovered
 
     @property
     def stale_after_s(self) -> float:

@@ -11,6 +11,8 @@ from .health import Health, HealthConfig, HealthStatus, slow_start
 from .latency import PeakEwma
 from .snapshot import EndpointState
 
+_NEVER = float("-inf")
+
 
 class Node:
     """The mutable side of one endpoint; its owner's lock guards it."""
@@ -23,12 +25,14 @@ class Node:
         "endpoint",
         "health",
         "in_flight",
+        "key_hearsay",
         "key_rests_since",
         "key_rests_until",
         "last_success",
         "latency",
         "name",
         "priority",
+        "proved_at",
         "recovered_at",
         "rest_reason",
         "rested_by_probe",
@@ -52,6 +56,8 @@ class Node:
         self.down_since: Optional[float] = None
         self.down_s = 0.0
         self.last_success: Optional[float] = None
+        #: When the latest call began that was answered.
+        self.proved_at = _NEVER
         #: Milliseconds of the last call that was answered.
         self.answered_ms: Optional[float] = None
         self.recovered_at: Optional[float] = None
@@ -60,6 +66,8 @@ class Node:
         self.key_rests_since = 0.0
         self.rested_by_probe = False
         self.rest_reason = ""
+        #: Whether it rests on a peer's word.
+        self.key_hearsay = False
 
     def busy(self) -> bool:
         """Tell whether its bulkhead is full."""
@@ -111,6 +119,7 @@ class Node:
         self.key_rests_until = max(self.key_rests_until, now + seconds)
         self.rested_by_probe = by_probe
         self.rest_reason = reason
+        self.key_hearsay = False
 
     def end_key_rest(self, started: float) -> bool:
         """Use the key again: it has answered a call begun since it rests; tell whether that is so."""
@@ -123,6 +132,10 @@ class Node:
         """Return when a probe or a call last told something of it, `since` where none did."""
         heard = [at for at in (self.health.checked_at, self.last_success) if at is not None]
         return max(heard, default=since)
+
+    def is_fresh(self) -> bool:
+        """Tell whether it was not asked anything yet."""
+        return self.last_success is None and not self.in_flight and not self.breaker.failing_since
 
     def reopens_at(self, now: float) -> Optional[float]:
         """Return when it may be asked again as far as it is known, None where no time is set."""

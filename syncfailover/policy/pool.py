@@ -4,7 +4,7 @@ It is the registry without its lock: every method takes `now`, decides, and leav
 to deliver. Who is there and may be asked is the roster's to say, in `roster.py`.
 """
 
-from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Mapping, Optional, Set, Tuple
 
 from ..endpoint import Endpoint
 from ..validation import reject
@@ -59,6 +59,8 @@ class EndpointPool:
         self._changes = Changes()
         #: Events that the owner delivers after releasing its lock.
         self.outbox = self._changes.outbox
+        #: Names of endpoints of which there is something to tell peers.
+        self.news: Set[str] = set()
         roster = self.roster
         self.endpoints, self.nodes = roster.endpoints, roster.nodes
         # What others ask, and only the roster knows.
@@ -233,6 +235,7 @@ class EndpointPool:
         elif rule.breaker is FAILURE:
             node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
             breaker.failure(attempt.grant, now, outcome.detail)
+            self.news.add(node.name)
         else:
             breaker.release(attempt.grant)
         if rule.rests is not None:
@@ -250,12 +253,17 @@ class EndpointPool:
         node.answered_ms = (now - attempt.started) * 1000.0
         node.latency.observe(node.answered_ms, now)
         node.last_success = now
+        node.proved_at = max(node.proved_at, attempt.started)
+        breaker = node.breaker
+        if breaker.failures or breaker.hearsay:
+            breaker.contradict(attempt.started)
+            self.news.add(node.name)
         rested = node.end_key_rest(attempt.started)
         old = node.health.status
         node.health.confirm(now)
         if old is HealthStatus.UNHEALTHY:
             self._health_changed(node, old, node.health.status, now)
-        node.breaker.success(attempt.grant, now)
+        breaker.success(attempt.grant, now)
         if attempt.affinity is not None:
             self.roster.homes.settle(attempt.affinity, attempt.model, node.name, attempt.started)
         return self.roster.rests.end(node.name, attempt.model, attempt.started) or rested
@@ -275,6 +283,7 @@ class EndpointPool:
         node = self.nodes[result.endpoint]
         old = node.health.status
         new = node.health.observe(result, now)
+        self.news.add(node.name)
         if result.key_refused:
             self._rest_key(node, _PROBED_KEY_REST_S, result.detail, now, by_probe=True)
             self.roster.changed()
@@ -285,6 +294,33 @@ class EndpointPool:
         if node.health.recovered():
             node.breaker.probes_recovered()
             self._breaker_changed(node, now)
+
+    # Hearsay: what peers have found out, see `sharing.py`
+
+    def heard_of_health(self, node: Node, probed_at: float, told: Mapping[str, Any], now: float) -> None:
+        """Let a peer's probe change what is known."""
+        old = node.health.status
+        recovered = node.health.hear(probed_at, told)
+        if old is HealthStatus.UNKNOWN or node.health.status is not old:
+            self.roster.changed()
+        self._health_changed(node, old, node.health.status, now)
+        if recovered:
+            node.breaker.probes_recovered()
+            self._breaker_changed(node, now)
+
+    def heard_of_breaker(self, node: Node, now: float) -> None:
+        """Let what a peer told a breaker have its consequences."""
+        if node.breaker.changes:
+            self._breaker_changed(node, now)
+
+    def heard_of_key(self, node: Node, until: float, reason: str, now: float, *, by_probe: bool) -> None:
+        """Let a key rest on a peer's word, or use it again."""
+        if until > now:
+            self._rest_key(node, min(until - now, _LONGEST_KEY_REST_S), reason, now, by_probe=by_probe)
+            node.key_hearsay = True
+        elif node.key_hearsay:
+            node.key_rests_until = 0.0
+        self.roster.changed()
 
     def expire(self, now: float) -> None:
         """Turn what is too old into UNKNOWN."""
@@ -322,11 +358,13 @@ class EndpointPool:
         """Return for how many seconds each endpoint was down."""
         return {e.name: self.nodes[e.name].downtime_s(now) for e in self.endpoints}
 
-    def snapshot(self, now: float, mode: str = ACTIVE, *, inherited: bool = False) -> Snapshot:
+    def snapshot(
+        self, now: float, mode: str = ACTIVE, *, inherited: bool = False, state: Optional[str] = None
+    ) -> Snapshot:
         """Describe every endpoint, in the caller's order."""
         self.expire(now)
         states = tuple(self.nodes[e.name].state(now) for e in self.endpoints)
-        return Snapshot(states, now, mode, inherited=inherited)
+        return Snapshot(states, now, mode, inherited=inherited, state=state)
 
     def longest_unheard(self, now: float, since: Optional[float]) -> Tuple[Optional[str], float]:
         """Return who has told nothing for the longest, where that is too long, and when to look again.
@@ -353,6 +391,7 @@ class EndpointPool:
         return self.roster.look(now, model)
 
     def _rest(self, node: Node, model: Optional[str], outcome: Outcome, now: float) -> None:
+        self.news.add(node.name)
         rule, asked_s = outcome.rule, outcome.retry_after_s or 0.0
         if rule.rests == KEY:
             rest_s = asked_s or (_ROTATED_KEY_REST_S if callable(node.endpoint.api_key) else rule.rest_s)
@@ -374,3 +413,4 @@ class EndpointPool:
     def _breaker_changed(self, node: Node, now: float) -> None:
         self._changes.of_breaker(node, self.roster.by_priority, now)
         self.roster.changed()
+        self.news.add(node.name)

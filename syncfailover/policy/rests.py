@@ -1,6 +1,6 @@
 """Pairs of endpoint and model that are left alone for a while: rate limits, missing models, forbidden ones."""
 
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from cachetools import TTLCache
 
@@ -21,6 +21,8 @@ class Rest(NamedTuple):
     until: float
     nth: int
     on_trial: bool = False
+    #: Whether it is a peer who says so.
+    hearsay: bool = False
 
 
 class Rests:
@@ -44,6 +46,21 @@ class Rests:
             until = max(until, old.until)
         self._pairs[endpoint, model] = Rest(now, until, nth + 1)
         self._any = True
+
+    def of(self, endpoint: str) -> List[Tuple[Optional[str], Rest]]:
+        """Return the models that rest at an endpoint."""
+        if not self._any:
+            return []
+        return [(model, rest) for (name, model), rest in self._pairs.items() if name == endpoint]
+
+    def hear(
+        self, endpoint: str, model: Optional[str], since: float, until: float, nth: int, now: float
+    ) -> None:
+        """Let a pair rest on a peer's word, if that is the latest news."""
+        old: Optional[Rest] = self._pairs.get((endpoint, model))
+        if until > now and (old is None or since > old.since):
+            self._pairs[endpoint, model] = Rest(since, min(until, now + _LONGEST_S), nth, hearsay=True)
+            self._any = True
 
     def take(self, endpoint: str, model: Optional[str], now: float) -> bool:
         """Let one call try a pair whose rest is just over, and the others wait for it; tell whether that is so."""

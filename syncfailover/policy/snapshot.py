@@ -30,7 +30,7 @@ class EndpointState(NamedTuple):
 class Snapshot(Mapping[str, EndpointState]):
     """The states of all endpoints by name, in the order in which they were given."""
 
-    __slots__ = ("_by_name", "endpoints", "inherited", "mode", "taken_at")
+    __slots__ = ("_by_name", "endpoints", "inherited", "mode", "state", "taken_at")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class Snapshot(Mapping[str, EndpointState]):
         mode: str = ACTIVE,
         *,
         inherited: bool = False,
+        state: Optional[str] = None,
     ) -> None:
         self.endpoints = endpoints
         #: Seconds on the registry's clock.
@@ -47,6 +48,8 @@ class Snapshot(Mapping[str, EndpointState]):
         self.mode = mode
         #: Whether all of it was learned by the parent of a forked process, and nothing since.
         self.inherited = inherited
+        #: "shared" with other processes, "alone" while their store cannot be used, None where nothing is to be shared.
+        self.state = state
         self._by_name: Dict[str, EndpointState] = {state.name: state for state in endpoints}
 
     def __getitem__(self, name: str) -> EndpointState:
@@ -63,7 +66,7 @@ class Snapshot(Mapping[str, EndpointState]):
 
     def __reduce__(self) -> Tuple[object, ...]:
         """Pickle as states and time."""
-        return _snapshot, (self.endpoints, self.taken_at, self.mode, self.inherited)
+        return _snapshot, (self.endpoints, self.taken_at, self.mode, self.inherited, self.state)
 
     def __str__(self) -> str:
         """Say for each endpoint in one clause how it is."""
@@ -82,5 +85,7 @@ class Snapshot(Mapping[str, EndpointState]):
         return f"{state.name} {word}{due} ({state.reason})"
 
 
-def _snapshot(endpoints: Tuple[EndpointState, ...], taken_at: float, mode: str, inherited: bool) -> Snapshot:
-    return Snapshot(endpoints, taken_at, mode, inherited=inherited)
+def _snapshot(
+    endpoints: Tuple[EndpointState, ...], taken_at: float, mode: str, inherited: bool, state: Optional[str]
+) -> Snapshot:
+    return Snapshot(endpoints, taken_at, mode, inherited=inherited, state=state)

@@ -280,7 +280,7 @@ def _over_budget(terms: Terms) -> Optional[BudgetExceeded]:
     budget = terms.budget_usd
     if budget is None:
         return None
-    spent = terms.metrics.spent_usd()
+    spent = terms.spent_usd()
     if spent < budget:
         return None
     budget_usd, spent_usd = float(budget), float(spent)

@@ -30,7 +30,7 @@ class Metrics:
     """
 
     def __init__(self, registry: Registry, identity: Optional[Identity] = None) -> None:
-        self._registry = registry
+        self.registry = registry
         self._identity = Identity() if identity is None else identity
         self._lock = threading.Lock()
         self._add = _adder(registry)
@@ -41,18 +41,18 @@ class Metrics:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle without a count; what is unpickled twice in a process counts, and spends its budget, together."""
-        return _unpickled, (self._identity.token(), self._registry)
+        return _unpickled, (self._identity.token(), self.registry)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> Metrics:
         """Return others that begin from nothing."""
-        return Metrics(deepcopy(self._registry, memo))
+        return Metrics(deepcopy(self.registry, memo))
 
     def _begin(self) -> None:
-        self._started = self._registry.clock()
+        self._started = self.registry.clock()
         # All guarded by _lock.
         self._calls = _Counters()
         self._hedged = 0
-        self._endpoints = {endpoint.name: _Counters() for endpoint in self._registry.endpoints}
+        self._endpoints = {endpoint.name: _Counters() for endpoint in self.registry.endpoints}
 
     def record(self, tries: Sequence[Tried], latency_ms: float, *, succeeded: Optional[bool]) -> None:
         """Count one call, with all its attempts; it has neither succeeded nor failed if the caller abandoned it."""
@@ -93,9 +93,9 @@ class Metrics:
 
     def read(self) -> Dict[str, Any]:
         """Return everything as one consistent dictionary; see `FailoverClient.metrics`."""
-        uptimes_s = self._registry.uptimes_s()
+        uptimes_s = self.registry.uptimes_s()
         with self._lock:
-            uptime_s = self._registry.clock() - self._started
+            uptime_s = self.registry.clock() - self._started
             endpoints: Dict[str, Any] = {}
             for name, counters in self._endpoints.items():
                 up_s = min(uptimes_s[name] - self._up_before.get(name, 0.0), uptime_s)

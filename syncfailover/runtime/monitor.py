@@ -44,6 +44,9 @@ _CLOSE_S = 1.0
 _LOOK_S = 0.5
 #: Seconds by which a look is late, at least, that cannot be explained by a busy machine.
 _FROZEN_S = 1.0
+#: Of the time that a call may take: how long the first one waits to hear what peers know.
+_PATIENCE = 0.1
+_PASSIVE = "endpoints are probed by the calls that find them not heard of"
 #: Seconds until a thread is asked for again where none could be had.
 _NO_THREAD_S = 30.0
 
@@ -110,6 +113,8 @@ class HealthMonitor:
         self._refresh_at = 0.0  # written under _refreshing
         self._thread_at = 0.0  # when a thread may be asked for; a race asks twice
         self._registry.passive = self.probe_when == "never"
+        self._introduced = self._registry.peers is None  # set by whoever waited; a race waits twice
+        self._talks_inline = False
 
     @classmethod
     def shared(
@@ -149,18 +154,38 @@ class HealthMonitor:
         crew = self._crew
         return crew is not None and crew.running
 
-    def start(self) -> None:
+    def start(self, total_s: float = 30.0) -> None:
         """Start the thread if it should and does not run. Every call begins with this.
 
         Where no thread can be had, probe whoever was not heard of for too long.
+
+        Args:
+            total_s: seconds that the call may take; a small part of them, once, to hear what peers know.
+
         """
         process.entered()
-        if self._crew is not None or self._closed:
+        if self._crew is not None and self._introduced:
             return
-        if self.probe_when == "never" or self._registry.clock() < self._thread_at:
-            self._refresh()
-        else:
+        if self._closed:
+            return
+        probes = self.probe_when != "never"
+        if probes and self._crew is None and self._registry.clock() >= self._thread_at:
             self._start()
+        if not self._introduced:
+            self._introduce(total_s)
+        if self._crew is None:
+            self._refresh()
+
+    def _introduce(self, total_s: float) -> None:
+        """Have the registry and its peers talk, and give them a moment for that."""
+        peers = self._registry.peers
+        try:
+            if peers is not None:
+                peers.start(total_s * _PATIENCE)
+        except process.NoThread as error:
+            self._talks_inline = True
+            process.warn_of_no_threads(str(error), _PASSIVE)
+        self._introduced = True
 
     def _start(self) -> None:
         with self._lock:
@@ -176,7 +201,7 @@ class HealthMonitor:
                 self._crew, self._thread_at, why = None, now + _NO_THREAD_S, str(error)
             passive = self._registry.passive = self._crew is None
         if passive:
-            process.warn_of_no_threads(why, "endpoints are probed by the calls that find them not heard of")
+            process.warn_of_no_threads(why, _PASSIVE)
 
     def probe_soon(self) -> None:
         """Probe every endpoint now instead of at its time; start if need be."""
@@ -188,6 +213,17 @@ class HealthMonitor:
                 crew.wake.set()
         if crew is None and not self._closed:
             self.probe_all()
+
+    def hurry(self) -> None:
+        """Probe now whoever was not probed for an interval: nobody else does any more."""
+        now = self._registry.clock()
+        with self._lock:
+            for name in self._due:
+                probed_at = self._registry.probed_at(name)
+                if probed_at is None or now - probed_at >= self.interval:
+                    self._due[name] = now
+            if self._crew is not None:
+                self._crew.wake.set()
 
     def probe_all(self) -> List[ProbeResult]:
         """Probe every endpoint once, in parallel where threads can be had; return the results in the registry's order."""
@@ -222,6 +258,8 @@ class HealthMonitor:
         if crew is not None:
             crew.dismiss()
             crew.join(min(self.timeout, _CLOSE_S))
+        if self._registry.peers is not None:
+            self._registry.peers.close()
         self._transports.close()
 
     def after_fork(self) -> None:
@@ -232,15 +270,17 @@ class HealthMonitor:
 
     def _refresh(self) -> None:
         """Probe the endpoint that was not heard of for the longest, if that is too long, unless another call does."""
-        now = self._registry.clock()
+        registry = self._registry
+        now = registry.clock()
         if now < self._refresh_at or not self._refreshing.acquire(blocking=False):
             return
         try:
-            name, self._refresh_at = self._registry.longest_unheard(
-                now, known_only=self.probe_when == "never"
-            )
+            if self._talks_inline and registry.peers is not None:
+                registry.peers.talk_inline()
+            name, look_at = registry.longest_unheard(now, known_only=self.probe_when == "never")
+            self._refresh_at = min(look_at, now + self.interval) if self._talks_inline else look_at
             if name is not None:
-                self._registry.probed(made(self._probe, self._registry[name], self.timeout))
+                registry.probed(made(self._probe, registry[name], self.timeout))
         finally:
             self._refreshing.release()
 
@@ -269,7 +309,7 @@ class HealthMonitor:
                 if now < self._due.get(name, now) or name in self._pending:
                     continue
                 self._due[name] = now + self.interval * (1.0 + _JITTER * (2.0 * self._chance() - 1.0))
-                if not self._is_busy(name, now):
+                if self._is_ours(name, now):
                     jobs.append(self._job(endpoint, now))
             next_at = min([*self._due.values(), *(late for _turn, late in self._pending.values())])
         for name in hung:
@@ -291,11 +331,13 @@ class HealthMonitor:
             drop_idle()
         logger.info("woke %.1f s late, as after a sleep of the machine; probing everybody anew", late_s)
 
-    def _is_busy(self, name: str, now: float) -> bool:
-        if self.probe_when != "idle":
+    def _is_ours(self, name: str, now: float) -> bool:
+        """Tell whether an endpoint is to be probed, and by this process."""
+        peers = self._registry.peers
+        if peers is not None and not peers.may_probe(name):
             return False
-        served = self._registry.last_success(name)
-        return served is not None and now - served < self.interval
+        served = self._registry.last_success(name) if self.probe_when == "idle" else None
+        return served is None or now - served >= self.interval
 
     def _job(self, endpoint: Endpoint, now: float) -> Job:
         """Hold the lock when calling this."""

@@ -130,7 +130,8 @@ class Peers:
         with self._lock:
             self._closed = True
             thread, self._thread = self._thread, None
-        self._wake.set()
+            wake, self._wake = self._wake, threading.Event()
+        wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join(1.0)
 
@@ -172,9 +173,9 @@ class Peers:
         if self.store.is_quick and not self._closed:
             self.talk()
 
-    def ends(self) -> bool:
-        """Tell whether the thread that asks is to end; it says what it knows, and gives up its leases, before."""
-        if self._thread is threading.current_thread():
+    def ends(self, wake: threading.Event) -> bool:
+        """Tell whether the thread that this wakes is to end; it says what it knows, and gives up its leases, before."""
+        if wake is self._wake:
             return False
         registry = self._registry()
         if self._is_open and self._down_since is None:
@@ -277,7 +278,7 @@ def _talk(ref: Callable[[], Optional[Peers]], wake: threading.Event, store: Stor
     try:
         while True:
             peers = ref()
-            if peers is None or peers.ends():
+            if peers is None or peers.ends(wake):
                 return
             wake.clear()  # what comes from here on is seen the next time
             wait_s = peers.talk()

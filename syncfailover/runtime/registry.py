@@ -6,7 +6,19 @@ import random
 import threading
 import time
 from copy import deepcopy
-from typing import AbstractSet, Any, Callable, Dict, Iterable, List, Optional, Tuple, Type
+from typing import (
+    TYPE_CHECKING,
+    AbstractSet,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
 from .._version import __version__
 from ..endpoint import Endpoint, unpack_endpoint
@@ -28,6 +40,11 @@ from .leftovers import Leftovers
 from .queue import Queue
 from .rebuilt import Identity, Rebuilt
 from .state_log import log_change
+
+Result = TypeVar("Result")
+
+if TYPE_CHECKING:
+    from .peers import Peers
 
 _NOBODY: AbstractSet[str] = frozenset()
 #: A snapshot is made anew at least this often, in seconds: time alone reopens breakers and makes probes stale.
@@ -59,6 +76,8 @@ class Registry:
         queue_size: callers that may wait at a time while nobody can serve; see `queue_timeout` of a client.
         include_keys: whether keys, and whatever else may be a secret, travel in a pickle. Without it they are read again
             from their source where the pickle is loaded; what has no source refuses to be pickled.
+        state: where health, breakers, rests and budgets are shared with other processes: "sqlite:///path" for those of
+            a host, "redis://..." for a fleet; None for nowhere. See docs/sharing.md.
         clock: seconds, monotonic.
         sleep: what waits between attempts, in seconds.
         chance: random numbers from 0 to 1.
@@ -89,6 +108,7 @@ class Registry:
         retry_budget: Optional[RetryBudget] = None,
         queue_size: int = 100,
         include_keys: bool = False,
+        state: Any = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
@@ -125,7 +145,7 @@ class Registry:
             chance=chance,
             queue_size=integer("queue_size", queue_size),
         )
-        self.queue_size = queue_size
+        self.queue_size, self.retry_budget = queue_size, budget
         self.endpoints: Tuple[Endpoint, ...] = self._pool.endpoints
         self.probe_interval = probe_interval
         self.probe_timeout = probe_timeout
@@ -146,6 +166,8 @@ class Registry:
         #: Whether no thread probes, and calls do instead; the monitor says so.
         self.passive = False
         self._inherited = False  # of a parent process, and nothing was learned since
+        #: Those with whom all this is shared; None for nobody.
+        self.peers = None if state is None else _peers(self, self._pool, state)
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
         self._make_locks()
@@ -199,7 +221,8 @@ class Registry:
     def _look(self, now: float) -> Snapshot:
         """Hold the lock when calling this."""
         mode = PASSIVE if self.passive else ACTIVE
-        return self._pool.snapshot(now, mode, inherited=self._inherited)
+        state = None if self.peers is None else self.peers.state
+        return self._pool.snapshot(now, mode, inherited=self._inherited, state=state)
 
     def acquire(
         self,
@@ -341,7 +364,7 @@ class Registry:
             if self._lines:
                 self._queue.call_next()
         if self._outbox:
-            self._dispatcher.drain()
+            self._drain()
 
     def release(self, attempt: Attempt) -> None:
         """Give back an attempt without a verdict."""
@@ -386,16 +409,38 @@ class Registry:
         """Let a probe change what is known."""
         if self._leftovers:
             self._leftovers.clear_up()
+        self.decide(lambda pool: pool.probed(result, self.clock()))
+        self._inherited = False
+
+    def decide(self, what: Callable[[EndpointPool], Result]) -> Result:
+        """Change what is known, and tell whoever waits for a change."""
+        process.entered()
         with self._lock:
-            self._pool.probed(result, self.clock())
-            self._dirty, self._inherited = True, False
+            result = what(self._pool)
+            self._dirty = True
             self._changed.notify_all()
             self._queue.call_next()
+        self._drain()
+        return result
+
+    def look(self, what: Callable[[EndpointPool], Result]) -> Result:
+        """Ask the pool something that changes nothing which anybody waits for."""
+        with self._lock:
+            return what(self._pool)
+
+    def _drain(self) -> None:
+        """Deliver events, to peers first."""
+        if self.peers is not None and self._outbox:
+            self.peers.hurry()
         self._dispatcher.drain()
 
     def last_success(self, name: str) -> Optional[float]:
         """Return when a call to this endpoint last succeeded, on the registry's clock."""
         return self._pool.nodes[name].last_success
+
+    def probed_at(self, name: str) -> Optional[float]:
+        """Return when this endpoint was last probed, by whomever, on the registry's clock."""
+        return self._pool.nodes[name].health.probed_at
 
     def longest_unheard(self, now: float, *, known_only: bool) -> Tuple[Optional[str], float]:
         """Return who was not heard of for the longest, where that is too long, and when to look again.
@@ -405,8 +450,7 @@ class Registry:
             known_only: whether only those count of which something was known.
 
         """
-        with self._lock:
-            return self._pool.longest_unheard(now, None if known_only else self._made_at)
+        return self.look(lambda pool: pool.longest_unheard(now, None if known_only else self._made_at))
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share."""
@@ -441,7 +485,7 @@ class Registry:
     def _tell(self, attempt: Attempt | None) -> None:
         """Deliver events; where a listener is interrupted, the permit that came with them is given back."""
         try:
-            self._dispatcher.drain()
+            self._drain()
         except BaseException:
             if attempt is not None:
                 self.release(attempt)
@@ -457,13 +501,13 @@ class Registry:
         self._dirty = self._inherited = True
 
     def _control(self, name: str, order: str) -> None:
-        process.entered()
-        with self._lock:
-            self._pool.control(name, order, self.clock())
-            self._dirty = True
-            self._changed.notify_all()
-            self._queue.call_next()
-        self._dispatcher.drain()
+        self.decide(lambda pool: pool.control(name, order, self.clock()))
+
+
+def _peers(registry: Registry, pool: EndpointPool, state: Any) -> Peers:
+    from .peers import peers_at  # noqa: PLC0415 - most registries share nothing
+
+    return peers_at(state, registry, pool)
 
 
 #: What was unpickled here, so that what one task learned is known in the next.

@@ -63,7 +63,7 @@ class Terms:
         self.budget_usd = _budget(budget_usd)
         if self.budget_usd is not None:
             _warn_of_unpriced(registry)
-        self.metrics = Metrics(registry)
+        self._count_by(Metrics(registry))
 
     @classmethod
     def of(cls, registry: Registry, options: Mapping[str, Any]) -> Terms:
@@ -89,8 +89,16 @@ class Terms:
 
         """
         terms = cls(registry, **{**options, "budget_usd": None})
-        terms.budget_usd, terms.metrics = options["budget_usd"], metrics
+        terms.budget_usd = options["budget_usd"]
+        terms._count_by(metrics)
         return terms
+
+    def _count_by(self, metrics: Metrics) -> None:
+        """Count all calls there, and their cost for peers as well."""
+        self.metrics = metrics
+        peers = metrics.registry.peers
+        if self.budget_usd is not None and peers is not None:
+            peers.accounts.spend(metrics)
 
     def options(self) -> Dict[str, Any]:
         """Return the keywords that make such terms."""
@@ -135,6 +143,15 @@ class Terms:
     def timeouts_for(self, timeout: Any) -> Timeouts:
         """Return the times of one call; `timeout` is what the call itself asked for."""
         return self.timeouts if timeout is None else self.timeouts.changed(timeout)
+
+    def spent_usd(self) -> Union[int, Decimal]:
+        """Return what counts against the budget: what these calls have cost, and those of peers, if there are any."""
+        spent, peers = self.metrics.spent_usd(), self.metrics.registry.peers
+        if peers is None:
+            return spent
+        from decimal import Decimal  # noqa: PLC0415 - only needed where there is a budget
+
+        return spent + Decimal(repr(round(peers.accounts.others_usd, 6)))
 
     def close(self) -> None:
         """End what runs in the background."""

@@ -15,7 +15,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Iterable, Optional, Set, Tuple
+from typing import Optional, Sequence, Set, Tuple
 
 from ..errors import ConfigurationError
 from ..validation import reject
@@ -24,6 +24,9 @@ from ..validation import reject
 APPLICATION_ID = 0x73666D70
 #: Of the table, of the keys, and of what is kept of a reply (`completion/stored.py`): a change of any needs a new one.
 VERSION = 1
+
+#: Answers in one commit: SQLite takes 999 variables in a statement. (SQLITE_MAX_VARIABLE_NUMBER, before 3.32)
+MOST_AT_ONCE = 400
 
 #: Seconds for which a file is asked for that another process has; one that was just killed may still be going.
 _PATIENCE_S = 0.5
@@ -73,16 +76,16 @@ class Checkpoint:
             raise self._trouble(error) from None
         return None if row is None or not isinstance(row[0], str) else row[0]
 
-    def write(self, answers: Iterable[Tuple[bytes, str]]) -> None:
-        """Commit answers: all of them, or none."""
-        connection = self._connection
+    def write(self, answers: Sequence[Tuple[bytes, str]]) -> None:
+        """Commit answers, `MOST_AT_ONCE` at most: all of them, or none."""
+        # One statement is one transaction, and one time to wait for Python's lock.
+        rows = ", ".join(["(?, ?)"] * len(answers))
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", answers)
-            connection.execute("COMMIT")
+            self._connection.execute(
+                f"INSERT OR REPLACE INTO answers VALUES {rows}",  # noqa: S608 - question marks
+                [value for answer in answers for value in answer],
+            )
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
             raise self._trouble(error) from None
 
     def close(self) -> None:
