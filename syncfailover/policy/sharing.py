@@ -52,6 +52,7 @@ class Gossip:
 
     def __init__(self, pool: EndpointPool, chance: Callable[[], float]) -> None:
         self._pool = pool
+        self._knowledge = pool.knowledge
         self._chance = chance
         #: Each endpoint's identity, by name.
         self.identities: Dict[str, str] = {e.name: identity(e) for e in pool.endpoints}
@@ -64,7 +65,7 @@ class Gossip:
 
     def tell(self, now: float, offset: float) -> List[Entry]:
         """Return what has been found out since this was asked last."""
-        names, self._pool.news = self._pool.news, set()
+        names, self._knowledge.news = self._knowledge.news, set()
         self._writing = bool(names)
         return [entry for name in names for entry in self._news_of(self._pool.nodes[name], now, offset)]
 
@@ -74,12 +75,12 @@ class Gossip:
 
     def has_news(self) -> bool:
         """Tell whether something is to be told, or on its way."""
-        return self._writing or bool(self._pool.news)
+        return self._writing or bool(self._knowledge.news)
 
     def retell(self) -> None:
         """Forget what was told: a store has lost it, or it never arrived."""
         self._told.clear()
-        self._pool.news.update(self._pool.nodes)
+        self._knowledge.news.update(self._pool.nodes)
 
     def _news_of(self, node: Node, now: float, offset: float) -> List[Entry]:
         made: List[Entry] = []
@@ -166,7 +167,7 @@ class Gossip:
         return strangers
 
     def _hear_health(self, node: Node, entry: Entry, now: float, offset: float) -> None:
-        self._pool.heard_of_health(node, entry.at - offset, entry.value, now)
+        self._knowledge.heard_of_health(node, entry.at - offset, entry.value, now)
 
     def _hear_breaker(self, node: Node, entry: Entry, now: float, offset: float) -> None:
         machine, value = node.breaker, entry.value
@@ -177,7 +178,7 @@ class Gossip:
             wait = machine.config.recovery_timeout * (0.05 + 0.15 * self._chance())
             until = min(value["until"] - offset, now + machine.config.longest_open_s)
             machine.hear_open(until + wait, value["since"] - offset, value["trials"], value["reason"], now)
-        self._pool.heard_of_breaker(node, now)
+        self._knowledge.heard_of_breaker(node, now)
 
     def _hear_strikes(self, node: Node, entry: Entry, _now: float, offset: float) -> None:
         if node.is_fresh():
@@ -186,7 +187,7 @@ class Gossip:
     def _hear_key(self, node: Node, entry: Entry, now: float, offset: float) -> None:
         if node.proved_at <= entry.at - offset:
             value = entry.value
-            self._pool.heard_of_key(
+            self._knowledge.heard_of_key(
                 node, value["until"] - offset, value["reason"], now, by_probe=value["by_probe"]
             )
 
