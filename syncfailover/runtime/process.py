@@ -6,6 +6,9 @@ assigns, for in the child of a threaded program nothing else is safe.
 
 Python calls that hook in the child, where the fork is Python's own. A program in C that forks (uWSGI) may not, so
 whoever begins something calls `entered()` first: the pid is the only sure sign.
+
+A program that patches itself for gevent late is in the same plight: what was made before has native locks, at which the
+first greenlet to wait would hold up all others, and with them whoever is to release the lock. So it is treated alike.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class Forkable(Protocol):
 
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _pid = getpid()
+#: What locks are made by; gevent puts its own here.
+_lock = threading.Lock
 #: A lock for each process that has to find out by itself that it was forked; that of a parent is never touched.
 _finding_out: Dict[int, threading.RLock] = {}  # type: ignore[valid-type,unused-ignore]
 #: Whether this process was told that it has no threads.
@@ -47,18 +52,21 @@ def register(thing: Forkable) -> None:
 
 
 def entered() -> None:
-    """Find out if this is a forked child that no hook has told so, and have everything replaced before it is used."""
-    if _pid != getpid():
+    """Find out if this is a forked child that no hook has told so, and have everything replaced before it is used.
+
+    Or a program that was patched since.
+    """
+    if _pid != getpid() or _lock is not threading.Lock:
         with _finding_out.setdefault(getpid(), threading.RLock()):
-            if _pid != getpid():
+            if _pid != getpid() or _lock is not threading.Lock:
                 _in_child()
 
 
 def _in_child() -> None:
-    global _pid, _warned
+    global _pid, _lock, _warned
     for thing in list(_forkables):
         thing.after_fork()
-    _pid, _warned = getpid(), False
+    _pid, _lock, _warned = getpid(), threading.Lock, False
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
@@ -108,7 +116,8 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
 def _uwsgi_trouble() -> Optional[str]:
     """Say why a thread would stand still under uWSGI, which keeps Python to itself between requests unless told."""
     options = getattr(sys.modules.get("uwsgi"), "opt", None)
-    if not isinstance(options, dict):
+    has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
+    if not isinstance(options, dict) or has_greenlets:
         return None
     texts = {key.decode() if isinstance(key, bytes) else key: value for key, value in options.items()}
     if texts.get("enable-threads") in _SET or "threads" in texts:
