@@ -129,7 +129,9 @@ class Node:
         return True
 
     def heard_at(self, since: Optional[float]) -> Optional[float]:
-        """Return when a probe or a call last told something of it, `since` where none did."""
+        """Return when a probe or a call last told something of it; `since` where none did, None for never probed."""
+        if since is None and self.health.checked_at is None:
+            return None
         heard = [at for at in (self.health.checked_at, self.last_success) if at is not None]
         return max(heard, default=since)
 

@@ -239,7 +239,7 @@ class EndpointPool:
 
         Args:
             now: on the clock of `probed`.
-            since: from when on those count that were never heard of; None where they do not.
+            since: from when on those count that were never heard of; None where only those count that were once probed.
 
         """
         heard = [(node.heard_at(since), node) for node in self.roster.by_priority]

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import threading
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Protocol, Sequence
 from weakref import WeakSet
 
+from ..policy.pool import EndpointPool
+from ..policy.retry import RetryBudget
 from ..state.store import Account, Store, StoreError
 
-if TYPE_CHECKING:
-    from .metrics import Metrics
-    from .registry import Registry
+
+class Owner(Protocol):
+    """What is needed of a registry."""
+
+    @property
+    def retry_budget(self) -> RetryBudget:
+        """What its calls share."""
+
+    def look(self, what: Callable[[EndpointPool], Any]) -> Any:
+        """Do something under its lock."""
+
+
+class Spender(Protocol):
+    """What is needed of metrics."""
+
+    def spent_usd(self) -> Any:
+        """Return what all calls have cost."""
 
 
 class Accounts:
@@ -28,18 +44,18 @@ class Accounts:
         #: What was not written yet; of whoever talks to the store alone.
         self._changes: Dict[str, float] = {}
         #: Whose money counts, and how much of it was written.
-        self._spenders: WeakSet[Metrics] = WeakSet()
+        self._spenders: WeakSet[Spender] = WeakSet()
         self._written_usd = 0.0
         #: What others have spent; replaced whole, read without a lock.
         self.others_usd = 0.0
         self._lock = threading.Lock()  # guards _spenders
 
-    def spend(self, metrics: Metrics) -> None:
+    def spend(self, metrics: Spender) -> None:
         """Count what these calls cost."""
         with self._lock:
             self._spenders.add(metrics)
 
-    def settle(self, registry: Registry, store: Store) -> None:
+    def settle(self, registry: Owner, store: Store) -> None:
         """Tell what was earned and spent here, and hear what there is in all.
 
         Raises:

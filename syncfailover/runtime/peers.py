@@ -13,7 +13,7 @@ import logging
 import threading
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set
+from typing import Any, Callable, Dict, List, Optional, Protocol, Set
 from uuid import uuid4
 
 from ..policy.entry import Entry, Poisoned, decoded, encoded
@@ -22,10 +22,7 @@ from ..policy.sharing import Gossip
 from ..state.address import store_of
 from ..state.store import Record, Store, StoreError
 from . import process
-from .accounts import Accounts
-
-if TYPE_CHECKING:
-    from .registry import Registry
+from .accounts import Accounts, Owner
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +38,19 @@ _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 #: Seconds that a program which ends gives the thread to write what it has found out.
 _FAREWELL_S = 0.2
 _NEVER = float("-inf")
+
+
+class Registry(Owner, Protocol):
+    """What peers need of a registry."""
+
+    clock: Callable[[], float]
+    chance: Callable[[], float]
+    probe_interval: float
+    #: Its monitor, if there is one.
+    monitor: Optional[Callable[[], object]]
+
+    def decide(self, what: Callable[[EndpointPool], Any]) -> Any:
+        """Change what is known under its lock, and tell whoever waits for a change."""
 
 
 def peers_at(state: Any, registry: Registry, pool: EndpointPool) -> Peers:
@@ -210,7 +220,10 @@ class Peers:
             self.gossip.written()
             return
         try:
-            self.store.write([Record(*entry[:4], encoded(entry)) for entry in told], self._leases)
+            self.store.write(
+                [Record(entry.endpoint, entry.kind, entry.at, entry.until, encoded(entry)) for entry in told],
+                self._leases,
+            )
         except StoreError:
             registry.look(lambda _pool: self.gossip.retell())
             raise

@@ -51,6 +51,11 @@ _NOBODY: AbstractSet[str] = frozenset()
 _SNAPSHOT_AGE_S = 0.25
 
 
+def _sleep(seconds: float) -> None:
+    """Look `sleep` up when it is called: gevent may have put its own there since this was imported."""
+    time.sleep(seconds)
+
+
 class Registry:
     """Endpoints and what is known of them, shared by all threads of a process.
 
@@ -110,7 +115,7 @@ class Registry:
         include_keys: bool = False,
         state: Any = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = _sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._given = options_given(Registry.__init__, locals())

@@ -10,7 +10,7 @@ from syncfailover.policy import outcome
 from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.course import Course
 from syncfailover.policy.health import HealthConfig, ProbeResult
-from syncfailover.policy.line import TRY_S, Lines, Ticket
+from syncfailover.policy.line import TRY_S, Ticket
 from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
 from syncfailover.policy.pool import EndpointPool
@@ -35,7 +35,7 @@ class Queue:
 
     def __init__(self, bench, size=100):
         self.bench, self.pool, self.clock = bench, bench.pool, bench.clock
-        self.pool.lines = Lines(size)
+        self.pool.lines._size = size
 
     def join(self, *models, exclude=()):
         """Let a caller arrive for each model; return the last one's ticket."""
