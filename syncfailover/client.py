@@ -11,6 +11,7 @@ from typing import (
     Callable,
     Dict,
     Iterable,
+    List,
     Mapping,
     Optional,
     Sequence,
@@ -26,6 +27,7 @@ from . import providers
 from .adapter import EndpointRegistry
 from .api import Chat, Completions, Embeddings, Models, Responses
 from .caller import Caller
+from .completion.reply import ChatReply
 from .endpoint import Endpoint
 from .endpoint_fields import ApiKey
 from .errors import ConfigurationError
@@ -299,6 +301,53 @@ class FailoverClient(Covered):
                 monitor=self._monitor,
             )
         return self._session
+
+    def map(
+        self,
+        prompts: Iterable[Any],
+        *,
+        concurrency: int = 16,
+        progress: bool = False,
+        checkpoint: Union[str, os.PathLike[str], None] = None,
+        model: Optional[str] = None,
+        timeout: Union[float, Timeouts, None] = None,
+        **params: Any,
+    ) -> List[Union[ChatReply, Exception]]:
+        """Ask many prompts, several at a time; return for each, in order, its reply or what `client.chat` raised for it.
+
+        With a checkpoint, a map that was killed at any moment is started again with the same prompts and asks only what
+        has no answer yet, also where the list is longer now or in another order: docs/map.md.
+
+        Args:
+            prompts: any iterable of what `client.chat` takes, texts or lists of messages. It is read in this thread, at
+                most `2 * concurrency` prompts ahead of those that are done.
+            concurrency: calls under way at a time.
+            progress: show a bar; needs tqdm (the extra `progress`), and without it is one warning.
+            checkpoint: the path of a file that keeps every answer as soon as it is there. Errors are not kept: what failed
+                is asked again the next time.
+            model: see `client.chat`; and so the next two.
+            timeout: for each call, not for all of them.
+            params: of each call, but for `stream`.
+
+        Raises:
+            ConfigurationError: an argument that cannot work, before anything is sent; or a checkpoint that cannot be
+                written any more: then no more prompts are asked, and `.results` of the error has what was answered, with
+                None for what was not asked.
+
+        """
+        from .api.mapping import chat_all  # noqa: PLC0415 - most programs ask one at a time
+
+        return chat_all(
+            self._caller,
+            self.chat,
+            prompts,
+            concurrency=concurrency,
+            progress=progress,
+            checkpoint=checkpoint,
+            model=model,
+            timeout=timeout,
+            params=params,
+        )
 
     def status(self) -> Snapshot:
         """Return how every endpoint is: immutable, by name."""

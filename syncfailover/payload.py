@@ -20,6 +20,7 @@ def _plain(value: Any) -> Any:
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
+_SORTED = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain, sort_keys=True)
 
 
 def rest_of(params: Dict[str, Any]) -> bytes:
@@ -47,6 +48,22 @@ def rest_of(params: Dict[str, Any]) -> bytes:
 def body_of(model: Optional[str], rest: bytes) -> bytes:
     """Return the JSON object that names a model, with the rest of its payload as `rest_of` gives it."""
     return b'{"model":' + _ENCODER.encode(model).encode() + rest
+
+
+def canonical(value: Any) -> bytes:
+    """Serialize a part of a payload so that equal ones give equal bytes, in whatever order their fields are.
+
+    Raises:
+        ConfigurationError: it holds what JSON cannot.
+
+    """
+    try:
+        try:
+            return _SORTED.encode(value).encode()
+        except TypeError:  # names that are not all texts have no order; in JSON they are
+            return _SORTED.encode(json.loads(_ENCODER.encode(value))).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise reject("payload", Shown(value), f"what JSON can hold ({error})") from None
 
 
 class Shown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Hashable, Mapping, NamedTuple, Optional, Sequence, Type, Union
 
 from ..caller import Caller
-from ..extras import is_unset
+from ..extras import Extras, is_unset
 from ..openai_options import Covered, check_extra_body, check_fields
 from ..payload import Shown
 from ..runtime.failover import Done
@@ -32,6 +32,16 @@ class Kind(NamedTuple):
     asks_for_usage: bool
 
 
+class Asked(NamedTuple):
+    """What a call asks for, checked."""
+
+    #: Without the model.
+    payload: Dict[str, Any]
+    #: The number of the conversation that it belongs to.
+    home: Optional[int]
+    extras: Optional[Extras]
+
+
 class Part(Covered):
     """A part of a client."""
 
@@ -55,6 +65,45 @@ def ask(
     extra_body: Extra,
 ) -> Any:
     """Ask, and return a whole reply or a stream; see `Chat.__call__` for the arguments."""
+    payload, home, extras = checked(
+        caller,
+        payload,
+        stream=stream,
+        on_break=on_break,
+        wire_stream=wire_stream,
+        affinity=affinity,
+        extra_headers=extra_headers,
+        extra_query=extra_query,
+        extra_body=extra_body,
+    )
+    if not (stream or wire_stream):
+        done = caller.post(kind.path, model, timeout, payload, home, extras)
+        return replied(kind.form.reply, done)
+    payload["stream"] = True
+    shows_usage = _ask_for_usage(payload) if kind.asks_for_usage else True
+    run, done = caller.stream(kind.path, model, timeout, payload, home, extras)
+    reading = kind.stream(run, done, kind.form, restarts=on_break == "restart", shows_usage=shows_usage)
+    return reading if stream else reading.collect()
+
+
+def checked(
+    caller: Caller,
+    payload: Dict[str, Any],
+    *,
+    stream: bool = False,
+    on_break: str = "raise",
+    wire_stream: bool = False,
+    affinity: Optional[Hashable] = None,
+    extra_headers: Extra = None,
+    extra_query: Extra = None,
+    extra_body: Extra = None,
+) -> Asked:
+    """Check what a call asks for, beside its model and its time.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+
+    """
     payload = whole_payload(payload, extra_body)
     home = None if affinity is None else _number_of(affinity)
     extras = caller.extras_with(extra_headers, extra_query)
@@ -62,16 +111,9 @@ def ask(
     for name, value in (("stream", stream), ("wire_stream", wire_stream)):
         if value and value is not True:
             raise reject(name, Shown(value), "True or False")
-    if not (stream or wire_stream):
-        done = caller.post(kind.path, model, timeout, payload, home, extras)
-        return replied(kind.form.reply, done)
     if stream and wire_stream:
         raise reject("wire_stream", wire_stream, "to be left out with stream=True, which streams already")
-    payload["stream"] = True
-    shows_usage = _ask_for_usage(payload) if kind.asks_for_usage else True
-    run, done = caller.stream(kind.path, model, timeout, payload, home, extras)
-    reading = kind.stream(run, done, kind.form, restarts=on_break == "restart", shows_usage=shows_usage)
-    return reading if stream else reading.collect()
+    return Asked(payload, home, extras)
 
 
 def replied(reply: Any, done: Done) -> Any:

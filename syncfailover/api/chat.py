@@ -88,13 +88,11 @@ class Chat(Part):
         """
         if prompt is not None and messages is not None:
             raise reject("messages", messages, "to be left out where a prompt is given")
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
         answer: Union[ChatReply, ChatStream] = ask(
             self._caller,
             CHAT,
             {
-                "messages": _messages(prompt, _TEXT_OR_LIST) if messages is None else _messages(messages),
+                "messages": messages_of(prompt) if messages is None else _messages(messages),
                 **params,
             },
             model=model,
@@ -157,6 +155,18 @@ class ChatCompletions(Part):
 
 _LIST = "a list of messages like {'role': 'user', 'content': '...'}"
 _TEXT_OR_LIST = f"a text, or {_LIST}"
+
+
+def messages_of(prompt: Any) -> List[Mapping[str, Any]]:
+    """Return the messages that a prompt stands for.
+
+    Raises:
+        ConfigurationError: it is neither a text nor a list of messages.
+
+    """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return _messages(prompt, _TEXT_OR_LIST)
 
 
 def _messages(
