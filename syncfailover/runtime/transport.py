@@ -29,6 +29,7 @@ from .._version import __version__
 from ..endpoint import Endpoint
 from . import process
 from .target import EndpointResponse, Fixed, Target
+from .tls import give_context
 from .wire import POOLS
 
 _log = logging.getLogger(__name__)
@@ -219,6 +220,7 @@ class EndpointTransport(HTTPAdapter):
         else:
             pool = super().get_connection(url, self._proxies)
         super().cert_verify(pool, url, verify, None)
+        give_context(pool, verify)
         if urlsplit(url).scheme != "http":  # a tunnel needs no full URL
             self._proxies = None
         self._pool = pool

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -69,9 +69,6 @@ class _DeadlineReader(io.RawIOBase):
 
 #: Bytes of a body that is sent together with its head.
 _SMALL_BODY = 16 * 1024
-
-#: The attempt of the calling thread: urllib3 does not pass it on to where a proxy is asked for a tunnel.
-_calling = threading.local()
 
 if TYPE_CHECKING:
     from urllib3 import HTTPConnectionPool as _Pool
@@ -189,14 +186,20 @@ class DeadlineHTTPSConnection(_DeadlineMixin, HTTPSConnection):
 class _PoolMixin(_Pool):
     """Hand each connection its attempt's clock, and mend a stale connection once."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The attempt of the calling thread: urllib3 does not pass it on to where a proxy is asked for a tunnel. Made
+        #: here, not at import, lest all greenlets share it where gevent comes between the two.
+        self._calling = threading.local()
+
     def urlopen(self, *args: Any, **kwargs: Any) -> Any:
         """Have a body that is shorter than announced noticed; urllib3 1.26 does not by itself."""
-        _calling.clock = kwargs.get("timeout")
+        self._calling.clock = kwargs.get("timeout")
         return super().urlopen(*args, enforce_content_length=True, **kwargs)
 
     def _prepare_proxy(self, conn: Any) -> Any:
         """Ask a proxy for a tunnel, under the deadline."""
-        clock = getattr(_calling, "clock", None)
+        clock = getattr(self._calling, "clock", None)
         if not isinstance(clock, AttemptClock):
             return super()._prepare_proxy(conn)
         conn.clock, clock.tunnelling = clock, True
@@ -246,4 +249,4 @@ class DeadlineHTTPSPool(_PoolMixin, HTTPSConnectionPool):
     ConnectionCls = DeadlineHTTPSConnection
 
 
-POOLS = {"http": DeadlineHTTPPool, "https": DeadlineHTTPSPool}
+POOLS: Dict[str, type] = {"http": DeadlineHTTPPool, "https": DeadlineHTTPSPool}
