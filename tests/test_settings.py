@@ -577,6 +577,7 @@ def test_every_option_reaches_a_client(write: Any) -> None:
         "balancer": "least_busy",
         "probe_when": "never",
         "hedge_after": "p95",
+        "state": "sqlite:///health.db",
     }
     plain = {name: kind for name, kind in settings_keys.OPTIONS.items() if name not in sample}
     sample.update(

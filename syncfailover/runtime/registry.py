@@ -51,6 +51,10 @@ _NOBODY: AbstractSet[str] = frozenset()
 _SNAPSHOT_AGE_S = 0.25
 
 
+#: As it was when this was imported.
+_TIME_SLEEP = time.sleep
+
+
 def _sleep(seconds: float) -> None:
     """Look `sleep` up when it is called: gevent may have put its own there since this was imported."""
     time.sleep(seconds)
@@ -115,7 +119,7 @@ class Registry:
         include_keys: bool = False,
         state: Any = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = _sleep,
+        sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._given = options_given(Registry.__init__, locals())
@@ -156,7 +160,7 @@ class Registry:
         self.probe_timeout = probe_timeout
         self.clock = clock
         self.chance = chance
-        self._sleep = sleep
+        self._sleep = _sleep if sleep is _TIME_SLEEP else sleep
         self._outbox = self._pool.outbox
         self._lines = self._pool.lines
         self._dispatcher = Dispatcher(self._outbox, log_change)
