@@ -13,8 +13,10 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any, Dict
 
-from celery import Celery
+from celery import Celery, Task
+from celery.result import AsyncResult
 
 from syncfailover import AllEndpointsFailed, DeadlineExceeded, FailoverClient, NoEndpointAvailable
 
@@ -33,7 +35,7 @@ client = FailoverClient.from_env(state=REDIS, model="gpt-4.1")
 
 
 @app.task(bind=True, max_retries=None, time_limit=120)
-def ask(self, prompt):
+def ask(self: Task, prompt: str) -> Dict[str, Any]:
     """Ask one prompt; while nobody can answer, come back later instead of failing."""
     try:
         reply = client.chat(prompt, timeout=60)
@@ -42,14 +44,14 @@ def ask(self, prompt):
     return {"prompt": prompt, "text": reply.text, "endpoint": reply.endpoint, "cost_usd": reply.cost_usd}
 
 
-def started(prompt, nth):
+def started(prompt: str, nth: int) -> AsyncResult:
     """Start a prompt's task, unless its answer is there already: its name says what it asks."""
     name = hashlib.sha256(f"{nth}\0{prompt}".encode()).hexdigest()
     result = app.AsyncResult(name)
     return result if result.successful() else ask.apply_async((prompt,), task_id=name)
 
 
-def main(path):
+def main(path: str) -> None:
     """Ask all prompts of a file, a line each, and print the answers in their order."""
     prompts = Path(path).read_text(encoding="utf-8").splitlines()
     for result in [started(prompt, nth) for nth, prompt in enumerate(prompts)]:

@@ -13,13 +13,14 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any, Dict, Optional
 
 from dask.distributed import Client, LocalCluster
 
 from syncfailover import FailoverClient, FailoverError
 
 
-def ask(client, prompt):
+def ask(client: FailoverClient, prompt: str) -> Dict[str, Any]:
     """Ask one prompt; an error is an answer, too, so that one bad prompt does not end the run."""
     try:
         reply = client.chat(prompt, timeout=60)
@@ -28,7 +29,7 @@ def ask(client, prompt):
     return {"prompt": prompt, "text": reply.text, "endpoint": reply.endpoint, "cost_usd": reply.cost_usd}
 
 
-def main(path, address=None):
+def main(path: str, address: Optional[str] = None) -> None:
     """Ask all prompts of a file, a line each, and print the answers in their order."""
     client = FailoverClient.from_env(state=os.environ.get("REDIS_URL"), model="gpt-4.1", queue_timeout=30)
     prompts = Path(path).read_text(encoding="utf-8").splitlines()
