@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 from celery import Celery, Task
+from celery.exceptions import Ignore
 from celery.result import AsyncResult
 
 from syncfailover import AllEndpointsFailed, DeadlineExceeded, FailoverClient, NoEndpointAvailable
@@ -37,6 +38,8 @@ client = FailoverClient.from_env(state=REDIS, model="gpt-4.1")
 @app.task(bind=True, max_retries=None, time_limit=120)
 def ask(self: Task, prompt: str) -> Dict[str, Any]:
     """Ask one prompt; while nobody can answer, come back later instead of failing."""
+    if app.AsyncResult(self.request.id).successful():  # it stood in the line twice
+        raise Ignore
     try:
         reply = client.chat(prompt, timeout=60)
     except (NoEndpointAvailable, AllEndpointsFailed, DeadlineExceeded) as error:
