@@ -184,7 +184,7 @@ class Endpoint:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle as its fields, and in place of each secret where the other process reads it; see `pickling`."""
-        return _unpickled, (__version__, pack_endpoint(self.keywords(), include_keys=False))
+        return _unpickled, (__version__, pack_endpoint(self.given(), include_keys=False))
 
     def __copy__(self) -> Endpoint:
         """Return itself: it is frozen."""
@@ -201,6 +201,11 @@ class Endpoint:
             for name in self.__slots__
             if not name.startswith("_") and name != "origin"
         }
+
+    def given(self) -> Dict[str, Any]:
+        """Return those of the fields that are not as they are by default."""
+        fields = self.keywords().items()
+        return {name: value for name, value in fields if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
     def replace(self, **changes: Any) -> Endpoint:
         """Return a new endpoint with some fields changed."""
@@ -260,6 +265,15 @@ class Endpoint:
             host = f"[{host}]" if ":" in host else host
             return f"{scheme}://{host}:{port}{self.health_check_path}"
         return f"{self.base_url}/{self.health_check_path}"
+
+
+#: What each field is that was not given.
+_DEFAULTS: Dict[str, Any] = {
+    **(Endpoint.__init__.__kwdefaults__ or {}),
+    "api_key": None,
+    "headers": {},
+    "params": {},
+}
 
 
 def unpack_endpoint(packed: Mapping[str, Any]) -> Endpoint:

@@ -146,23 +146,28 @@ def pack_endpoints(endpoints: Iterable[Any], *, include_keys: bool) -> List[Dict
         NotCarried: a secret of one has no source.
 
     """
-    return [pack_endpoint(endpoint.keywords(), include_keys=include_keys) for endpoint in endpoints]
+    return [pack_endpoint(endpoint.given(), include_keys=include_keys) for endpoint in endpoints]
 
 
 def pack_endpoint(fields: Mapping[str, Any], *, include_keys: bool) -> Dict[str, Any]:
     """Return an endpoint's fields as they travel.
 
+    Args:
+        fields: those that are not as they are by default.
+        include_keys: whether secrets travel.
+
     Raises:
         NotCarried: a secret among them has no source.
 
     """
-    owner, key = f"endpoint {fields['name']!r}", fields["api_key"]
+    owner, key = f"endpoint {fields['name']!r}", fields.get("api_key")
     packed = {name: _plain(value) for name, value in fields.items()}
-    packed["api_key"] = _pack_key(owner, key, include_keys=include_keys)
+    if key is not None:
+        packed["api_key"] = _pack_key(owner, key, include_keys=include_keys)
     known = key if isinstance(key, str) else None
-    for field in ("headers", "params"):
+    for field in {"headers", "params"}.intersection(fields):
         packed[field] = pack_named(owner, field, fields[field], include_keys=include_keys, key=known)
-    if fields["proxies"] is not None:
+    if "proxies" in fields:
         packed["proxies"] = {
             scheme: pack_url(owner, f"proxies[{scheme!r}]", url, include_keys=include_keys)
             for scheme, url in fields["proxies"].items()
@@ -259,7 +264,7 @@ def _pack_key(owner: str, key: Any, *, include_keys: bool) -> Any:
             what = f"a {type(key).__name__} that no module has by its name"
             _refuse(owner, "api_key", what)
         return key if reference is None else reference
-    if key is None or include_keys:
+    if include_keys:
         return _plain(key)
     return (
         key.source if isinstance(key, Sourced) else _refuse(owner, "api_key", "a key that was passed as text")
