@@ -7,6 +7,7 @@ range, its length, and that it does not come from the future.
 from __future__ import annotations
 
 import json
+from hashlib import blake2b
 from math import isfinite
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -48,6 +49,21 @@ def encoded(entry: Entry) -> bytes:
     return json.dumps(
         [round(entry.at, 6), round(entry.until, 6), entry.value], separators=(",", ":")
     ).encode()
+
+
+def gist(entry: Entry) -> str:
+    """Return what of an entry has to differ from the last one for peers to be told at once; empty if nothing has to."""
+    value = entry.value
+    if entry.kind == HEALTH:
+        return str(value["status"])
+    if entry.kind == BREAKER:
+        return "open" if value["open"] else "closed"
+    if entry.kind == KEY:
+        return "rests" if value["until"] > entry.at else "used"
+    if entry.kind == RESTS:
+        models = repr(sorted(str(pair[0]) for pair in value["pairs"]))
+        return blake2b(models.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return ""
 
 
 def decoded(endpoint: str, kind: str, data: bytes, now: float) -> Entry:

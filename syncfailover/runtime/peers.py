@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, List, Optional, Protocol, Set
 from uuid import uuid4
 
-from ..policy.entry import Entry, Poisoned, decoded, encoded
+from ..policy.entry import Entry, Poisoned, decoded, encoded, gist
 from ..policy.pool import EndpointPool
 from ..policy.sharing import Gossip
 from ..state.address import store_of
@@ -220,10 +220,7 @@ class Peers:
             self.gossip.written()
             return
         try:
-            self.store.write(
-                [Record(entry.endpoint, entry.kind, entry.at, entry.until, encoded(entry)) for entry in told],
-                self._leases,
-            )
+            self.store.write([_record(entry) for entry in told], self._leases)
         except StoreError:
             registry.look(lambda _pool: self.gossip.retell())
             raise
@@ -284,6 +281,10 @@ class Peers:
         if what not in self._told:
             self._told.add(what)
             logger.warning(message, *values)
+
+
+def _record(entry: Entry) -> Record:
+    return Record(entry.endpoint, entry.kind, entry.at, entry.until, encoded(entry), gist(entry))
 
 
 def _talk(ref: Callable[[], Optional[Peers]], wake: threading.Event, store: Store) -> None:

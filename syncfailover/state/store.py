@@ -31,6 +31,8 @@ class Record(NamedTuple):
     at: float
     until: float
     data: bytes
+    #: What has to differ from the last one for peers to be told at once; empty if nothing has to.
+    gist: str = ""
 
 
 class Account(NamedTuple):
