@@ -287,6 +287,26 @@ def test_the_cron_job_runs_without_a_network(demo: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello from relay-1.\n", warned)
 
 
+def test_the_batch_job_asks_again_only_what_failed(
+    relays: Tuple[FakeUpstream, FakeUpstream], with_keys: Dict[str, str], tmp_path: Path
+) -> None:
+    """It prints an answer or an error for each line and exits with 1; started again, it asks for the one that failed."""
+    relay, _emergency = relays
+    relay.calls.script(Status(400))
+    env = {**with_keys, "CHECKPOINT": str(tmp_path / "run.sqlite")}
+    prompts = ["one", "two", "three"]
+    first, second = (run("batch_job.py", env, "\n".join(prompts)) for _ in range(2))
+    lines = [json.loads(line) for line in first.stdout.splitlines()]
+    assert [line["prompt"] for line in lines] == prompts
+    assert sorted("error" in line for line in lines) == [False, False, True]
+    assert (first.returncode, first.stderr) == (1, "1 of 3 failed; start it again to ask for these\n")
+    assert (second.returncode, second.stderr) == (0, "")
+    assert [json.loads(line)["answer"] for line in second.stdout.splitlines()] == [
+        "Hello from upstream-1."
+    ] * 3
+    assert len(relay.calls.requests) == 4
+
+
 NOTEBOOK = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))
 
 

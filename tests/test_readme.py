@@ -32,6 +32,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOW_IT_WORKS = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
 TESTING = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 STREAMS = (ROOT / "docs" / "streams.md").read_text(encoding="utf-8")
+MAP = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
 OPENAI = (ROOT / "docs" / "openai.md").read_text(encoding="utf-8")
 OPENAI_SDK = (ROOT / "docs" / "openai-sdk.md").read_text(encoding="utf-8")
 
@@ -54,6 +55,7 @@ BLOCKS = [
     *blocks("testing", TESTING),
     *blocks("streams", STREAMS),
     *blocks("how-it-works", HOW_IT_WORKS),
+    *blocks("map", MAP),
     *blocks("openai", OPENAI),
     *blocks("openai-sdk", OPENAI_SDK),
 ]
@@ -100,8 +102,11 @@ def mocks(block: Block) -> bool:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.where)
-def test_every_python_block_runs(block: Block, namespace: Dict[str, Any], request: Any) -> None:
+def test_every_python_block_runs(
+    block: Block, namespace: Dict[str, Any], request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every Python block of the README and of these pages runs as it stands, after the ten-line example."""
+    monkeypatch.chdir(tmp_path)  # some write files
     upstreams: List[FakeUpstream] = [] if mocks(block) else request.getfixturevalue("elsewhere")
     if (
         block is not TEN_LINES
@@ -142,12 +147,12 @@ def table(text: str, heading: str) -> List[List[str]]:
     return [[cell.strip() for cell in row] for row in rows]
 
 
-def documented(heading: str) -> List[Tuple[str, Any]]:
+def documented(heading: str, page: str = README) -> List[Tuple[str, Any]]:
     """Return name and default of each parameter in a configuration table."""
     names = {"time": time, "random": random, "required": inspect.Parameter.empty}
     return [
         (row[0].strip("`"), eval(row[1].strip("`"), names))  # noqa: S307 - it is our own text
-        for row in table(README, f"### {heading}")
+        for row in table(page, heading)
     ]
 
 
@@ -160,7 +165,12 @@ def parameters(function: Callable[..., Any]) -> List[Tuple[str, Any]]:
 @pytest.mark.parametrize("cls", [Endpoint, FailoverClient, EndpointRegistry, Timeouts, FailoverRetry])
 def test_the_configuration_reference_is_complete(cls: Type[Any]) -> None:
     """Each configuration table names every parameter of its class, in order, with the default that it has."""
-    assert documented(cls.__name__) == parameters(cls)
+    assert documented(f"### {cls.__name__}") == parameters(cls)
+
+
+def test_the_arguments_of_map_are_those_of_the_code() -> None:
+    """docs/map.md lists each of them, in order, with its default."""
+    assert documented("## Arguments", MAP) == parameters(FailoverClient.map)[1:]
 
 
 def test_a_session_takes_what_the_readme_says() -> None:
@@ -281,6 +291,7 @@ def test_the_events_are_those_of_the_code() -> None:
         "docs/configuration.md",
         "docs/how-it-works.md",
         "docs/judges.md",
+        "docs/map.md",
         "docs/openai.md",
         "docs/openai-sdk.md",
         "docs/streams.md",
