@@ -64,8 +64,8 @@ class BreakerMachine:
         "failed_trials",
         "failing_since",
         "failures",
+        "found_at",
         "generation",
-        "hearsay",
         "last_failure",
         "state",
     )
@@ -77,8 +77,8 @@ class BreakerMachine:
         self.failed_trials = 0
         #: When the failures in a row began that opened it, or may.
         self.failing_since: Optional[float] = None
-        #: Whether it is OPEN on a peer's word alone.
-        self.hearsay = False
+        #: When it found out itself what it is; None where a peer's word or an operator's order made it so.
+        self.found_at: Optional[float] = None
         self._window = None if config.failure_rate is None else RateWindow(config.failure_rate_window)
         self.changes: List[BreakerChange] = []
         self.failures = 0
@@ -124,18 +124,18 @@ class BreakerMachine:
 
     # What peers tell
 
+    @property
+    def hearsay(self) -> bool:
+        """Whether it is OPEN on a peer's word alone."""
+        return self.found_at is None and isinstance(self.state, Open)
+
     def hear_open(self, until: float, since: float, trials: int, reason: str, now: float) -> None:
         """Hear that a peer's is open until then, for failures that began at `since`."""
         state = self.state
         idle = isinstance(state, HalfOpen) and state.next_try_at() is None
         if state is CLOSED or idle or (self.hearsay and isinstance(state, Open) and until > state.until):
             self._become(Open(until), f"a peer found: {reason}", max(until - now, 0.0))
-            self.hearsay, self.failing_since, self.failed_trials, self.last_failure = (
-                True,
-                since,
-                trials,
-                reason,
-            )
+            self.failing_since, self.failed_trials, self.last_failure = since, trials, reason
 
     def hear_closed(self) -> bool:
         """Hear that a peer's trial succeeded; tell whether this one is closed for that reason."""
@@ -154,10 +154,11 @@ class BreakerMachine:
             self.failures = min(failures, self.config.failure_threshold - 1)
             self.failing_since = since
 
-    def contradict(self, started: float) -> None:
-        """Hear of an answer to a call that began then: it ends what was believed on a peer's word from before."""
-        if self.hearsay and isinstance(self.state, Open) and started > (self.failing_since or started):
+    def contradict(self, started: float, now: float) -> None:
+        """Hear of an answer to a call that began at `started`: it ends what was believed on a peer's word from before."""
+        if self.hearsay and self.failing_since is not None and started > self.failing_since:
             self._become(CLOSED, "it answers here")
+            self.found_at = now
 
     def force_open(self) -> None:
         """Admit nothing until reset."""
@@ -185,7 +186,7 @@ class BreakerMachine:
         self.state = state
         self.generation += 1
         self.failures = 0
-        self.hearsay = False
+        self.found_at = None
         if state is CLOSED:
             self.failed_trials = 0
             self.failing_since = None
@@ -196,6 +197,7 @@ class BreakerMachine:
     def _open(self, now: float, reason: str) -> None:
         timeout = self.config.open_for(self.failed_trials, self._chance())
         self._become(Open(now + timeout), reason, timeout)
+        self.found_at = now
 
     # What the states below tell the machine; each is one sentence of the rules above.
 
@@ -219,8 +221,9 @@ class BreakerMachine:
     def trial_due(self) -> None:
         self._become(HalfOpen(), "recovery timeout over")
 
-    def trial_succeeded(self) -> None:
+    def trial_succeeded(self, now: float) -> None:
         self._become(CLOSED, "trial succeeded")
+        self.found_at = now
 
     def trial_failed(self, now: float) -> None:
         self.failed_trials += 1
@@ -318,7 +321,7 @@ class HalfOpen(State):
 
     def success(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         if self._leases.pop(grant.trial, None) is not None:
-            machine.trial_succeeded()
+            machine.trial_succeeded(now)
 
     def failure(self, machine: BreakerMachine, grant: Grant, now: float) -> None:
         if self._leases.pop(grant.trial, None) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 from math import isfinite
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from .health import HealthStatus
 
@@ -19,11 +19,13 @@ HEALTH, BREAKER, STRIKES, KEY, RESTS = KINDS = ("health", "breaker", "strikes", 
 #: Bytes of an entry at most.
 LARGEST = 8192
 #: Seconds that clocks may differ before an entry comes from the future.
-_SKEW_S = 5.0
+SKEW_S = 5.0
 #: Seconds for which anything may be remembered at most: no key rests longer.
 LONGEST_S = 7 * 3600.0
 #: Characters of a reason, and models whose pauses are told of one endpoint.
 _LONGEST_REASON, MODELS = 200, 32
+#: Bytes of an entry of pauses, at most, beside the pauses.
+_FRAME = 200
 _MOST = 1e9
 
 
@@ -61,7 +63,7 @@ def gist(entry: Entry) -> str:
     if entry.kind == KEY:
         return "rests" if value["until"] > entry.at else "used"
     if entry.kind == RESTS:
-        models = repr(sorted(str(pair[0]) for pair in value["pairs"]))
+        models = repr(sorted(str(model) for model, _since, until, _nth in value["pairs"] if until))
         return blake2b(models.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     return ""
 
@@ -88,16 +90,19 @@ def decoded(endpoint: str, kind: str, data: bytes, now: float) -> Entry:
     except (ValueError, TypeError, RecursionError):
         raise Poisoned("no entry at all") from None
     at, until = _seconds("at", at), _seconds("until", until)
-    if at > now + _SKEW_S:
+    if at > now + SKEW_S:
         raise Poisoned("it comes from the future")
     if until > at + LONGEST_S + 1.0:
         raise Poisoned("it is to last too long")
     if not isinstance(value, Mapping):
         raise Poisoned("its value is no object")
     try:
-        return Entry(endpoint, kind, at, until, _CHECKS[kind](value))
+        checked = _CHECKS[kind](value)
     except KeyError as error:
         raise Poisoned(f"{error.args[0]} is missing") from None
+    if any(since > at + SKEW_S for since in (checked.get("since", at), *_sinces(checked.get("pairs", ())))):
+        raise Poisoned("it was found out before it began")
+    return Entry(endpoint, kind, at, until, checked)
 
 
 def shown(reason: Any) -> str:
@@ -112,14 +117,16 @@ def _health(value: Mapping[str, Any]) -> Dict[str, Any]:
         status = HealthStatus(value["status"])
     except ValueError:
         raise Poisoned("an unknown status") from None
-    latency_ms = value["latency_ms"]
+    latency_ms = None if value["latency_ms"] is None else _seconds("latency_ms", value["latency_ms"])
+    if latency_ms is not None and latency_ms < 0:
+        raise Poisoned("a latency of less than nothing")
     return {
         "status": status,
         "good": _count("good", value["good"]),
         "bad": _count("bad", value["bad"]),
         "failed": _flag("failed", value["failed"]),
         "detail": shown(value["detail"]),
-        "latency_ms": None if latency_ms is None else _seconds("latency_ms", latency_ms),
+        "latency_ms": latency_ms,
     }
 
 
@@ -158,9 +165,17 @@ def _rest(pair: Any) -> Tuple[Optional[str], float, float, int]:
     if not isinstance(pair, list) or len(pair) != 4:
         raise Poisoned("a pair that is none")
     model, since, until, nth = pair
-    if model is not None and not (isinstance(model, str) and len(model) <= _LONGEST_REASON):
+    if not _is_model(model):
         raise Poisoned("a model that is no name")
     return model, _seconds("since", since), _seconds("until", until), min(_count("nth", nth), 10)
+
+
+def _is_model(model: Any) -> bool:
+    return model is None or (isinstance(model, str) and len(model) <= _LONGEST_REASON)
+
+
+def _sinces(pairs: Iterable[Tuple[Optional[str], float, float, int]]) -> List[float]:
+    return [since for _model, since, _until, _nth in pairs]
 
 
 _CHECKS: Dict[str, Any] = dict(zip(KINDS, (_health, _breaker, _strikes, _key, _rests)))
@@ -186,6 +201,12 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def pairs_of(rests: List[Tuple[Optional[str], float, float, int]]) -> List[List[Any]]:
-    """Return pauses as an entry holds them: those that last longest, if there are many."""
-    longest = sorted(rests, key=lambda rest: -rest[2])[:MODELS]
-    return [[model, round(since, 6), round(until, 6), nth] for model, since, until, nth in longest]
+    """Return pauses as an entry holds them: those that last longest, if there are too many."""
+    pairs: List[List[Any]] = []
+    room = LARGEST - _FRAME
+    for model, since, until, nth in sorted(rests, key=lambda rest: -rest[2]):
+        pair = [model, round(since, 6), round(until, 6), nth]
+        room -= len(json.dumps(pair))
+        if len(pairs) < MODELS and room >= 0 and _is_model(model):
+            pairs.append(pair)
+    return pairs

@@ -132,12 +132,13 @@ class Health:
         """Go on from what a peer knows, if it probed later; tell whether that is a recovery."""
         if self.probed_at is not None and probed_at <= self.probed_at:
             return False
-        recovered = self._failed and not told["failed"]
+        recovered = self._failed and not told["failed"] and told["good"] >= self._config.rise
         self.probed_at = probed_at
         self.checked_at = max(probed_at, self.checked_at or probed_at)
         self.hearsay = True
         self.status, self.detail, self.latency_ms = told["status"], told["detail"], told["latency_ms"]
-        self._good, self._bad, self._failed = told["good"], told["bad"], told["failed"]
+        self._good, self._bad = told["good"], told["bad"]
+        self._failed = told["failed"] or (self._failed and not recovered)
         return recovered
 
     @property

@@ -88,9 +88,9 @@ class Knowledge:
         node.proved_at = max(node.proved_at, attempt.started)
         breaker = node.breaker
         if breaker.failures or breaker.hearsay:
-            breaker.contradict(attempt.started)
+            breaker.contradict(attempt.started, now)
             self.news.add(node.name)
-        rested = node.end_key_rest(attempt.started)
+        rested = node.end_key_rest(attempt.started, now)
         old = node.health.status
         node.health.confirm(now)
         if old is HealthStatus.UNHEALTHY:
@@ -98,7 +98,10 @@ class Knowledge:
         breaker.success(attempt.grant, now)
         if attempt.affinity is not None:
             self._roster.homes.settle(attempt.affinity, attempt.model, node.name, attempt.started)
-        return self._roster.rests.end(node.name, attempt.model, attempt.started) or rested
+        if self._roster.rests.end(node.name, attempt.model, attempt.started) or rested:
+            self.news.add(node.name)
+            return True
+        return False
 
     def release(self, attempt: Attempt) -> None:
         """Give an attempt back that was never made, or was cancelled."""
@@ -120,7 +123,7 @@ class Knowledge:
             self._rest_key(node, _PROBED_KEY_REST_S, result.detail, now, by_probe=True)
             self._roster.changed()
         elif result.alive and node.rested_by_probe:
-            node.key_rests_until, node.rested_by_probe = 0.0, False
+            node.use_key(now)
             self._roster.changed()
         self._health_changed(node, old, new, now)
         if node.health.recovered():
@@ -145,13 +148,15 @@ class Knowledge:
         if node.breaker.changes:
             self.breaker_changed(node, now)
 
-    def heard_of_key(self, node: Node, until: float, reason: str, now: float, *, by_probe: bool) -> None:
-        """Let a key rest on a peer's word, or use it again."""
+    def heard_of_key(
+        self, node: Node, found_at: float, until: float, reason: str, now: float, *, by_probe: bool
+    ) -> None:
+        """Let a key rest on a peer's word, or use it again, if that is the latest news."""
         if until > now:
             self._rest_key(node, min(until - now, _LONGEST_KEY_REST_S), reason, now, by_probe=by_probe)
-            node.key_hearsay = True
-        elif node.key_hearsay:
-            node.key_rests_until = 0.0
+            node.key_rests_since, node.key_found_at = found_at, None
+        elif node.key_rests_since <= found_at:
+            node.use_key(None)
         self._roster.changed()
 
     def expire(self, now: float) -> None:
@@ -167,7 +172,7 @@ class Knowledge:
             raise reject("endpoint", name, "one of " + ", ".join(self._nodes))
         getattr(self._nodes[name].breaker, order)()
         if order == "reset":
-            self._nodes[name].key_rests_until = 0.0
+            self._nodes[name].use_key(None)
             self._roster.rests.end_all(name)
             self._roster.rooms.forget(name)
         self.breaker_changed(self._nodes[name], now)

@@ -25,7 +25,7 @@ class Node:
         "endpoint",
         "health",
         "in_flight",
-        "key_hearsay",
+        "key_found_at",
         "key_rests_since",
         "key_rests_until",
         "last_success",
@@ -66,8 +66,8 @@ class Node:
         self.key_rests_since = 0.0
         self.rested_by_probe = False
         self.rest_reason = ""
-        #: Whether it rests on a peer's word.
-        self.key_hearsay = False
+        #: When it was found out here that the key rests, or may be used; None on a peer's word or an operator's order.
+        self.key_found_at: Optional[float] = None
 
     def busy(self) -> bool:
         """Tell whether its bulkhead is full."""
@@ -115,18 +115,21 @@ class Node:
 
     def rest_key(self, now: float, seconds: float, reason: str, *, by_probe: bool) -> None:
         """Let the key rest for so long."""
-        self.key_rests_since = now
+        self.key_rests_since = self.key_found_at = now
         self.key_rests_until = max(self.key_rests_until, now + seconds)
         self.rested_by_probe = by_probe
         self.rest_reason = reason
-        self.key_hearsay = False
 
-    def end_key_rest(self, started: float) -> bool:
+    def end_key_rest(self, started: float, now: float) -> bool:
         """Use the key again: it has answered a call begun since it rests; tell whether that is so."""
         if not self.key_rests_until or started < self.key_rests_since:
             return False
-        self.key_rests_until = 0.0
+        self.use_key(now)
         return True
+
+    def use_key(self, found_at: Optional[float]) -> None:
+        """Let the key rest no more; found out here at that time, or None."""
+        self.key_rests_until, self.rested_by_probe, self.key_found_at = 0.0, False, found_at
 
     def heard_at(self, since: Optional[float]) -> Optional[float]:
         """Return when a probe or a call last told something of it; `since` where none did, None for never probed."""

@@ -12,10 +12,15 @@ _PAIRS = 4096
 _FIRST_S, _LAST_S = 0.5, 8.0
 #: Seconds for which one call has a pair to itself when its rest is over; then others may follow.
 _TRIAL_S = 2.0
+#: Seconds by which news has to be later, for times that were told come back a little different.
+_LATER_S = 0.001
 
 
 class Rest(NamedTuple):
-    """Since when, until when, and for the how-manieth time in a row; on trial, somebody is finding out if it is over."""
+    """Since when, until when, and for the how-manieth time in a row; on trial, somebody is finding out if it is over.
+
+    One that was ended is kept, as long as any, with 0 for `until` and its end for `since`: it is news for peers.
+    """
 
     since: float
     until: float
@@ -48,7 +53,7 @@ class Rests:
         self._any = True
 
     def of(self, endpoint: str) -> List[Tuple[Optional[str], Rest]]:
-        """Return the models that rest at an endpoint."""
+        """Return the models that rest at an endpoint, or did."""
         if not self._any:
             return []
         return [(model, rest) for (name, model), rest in self._pairs.items() if name == endpoint]
@@ -56,16 +61,17 @@ class Rests:
     def hear(
         self, endpoint: str, model: Optional[str], since: float, until: float, nth: int, now: float
     ) -> None:
-        """Let a pair rest on a peer's word, if that is the latest news."""
+        """Let a pair rest on a peer's word, or no more (until 0), if that is the latest news."""
         old: Optional[Rest] = self._pairs.get((endpoint, model))
-        if until > now and (old is None or since > old.since):
+        is_news = old is None or since > old.since + _LATER_S
+        if is_news and (until > now or (old is not None and not until)):
             self._pairs[endpoint, model] = Rest(since, min(until, now + _LONGEST_S), nth, hearsay=True)
             self._any = True
 
     def take(self, endpoint: str, model: Optional[str], now: float) -> bool:
         """Let one call try a pair whose rest is just over, and the others wait for it; tell whether that is so."""
         rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
-        if rest is None or not rest.until <= now < rest.until + _TRIAL_S or rest.on_trial:
+        if rest is None or not rest.until or rest.on_trial or not rest.until <= now < rest.until + _TRIAL_S:
             return False
         self._pairs[endpoint, model] = rest._replace(until=now + _TRIAL_S, on_trial=True)
         return True
@@ -73,9 +79,9 @@ class Rests:
     def end(self, endpoint: str, model: Optional[str], started: float) -> bool:
         """Forget a pair: it has answered a call begun since it rests; tell whether there was anything to forget."""
         rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
-        if rest is None or started < rest.since:
+        if rest is None or not rest.until or started < rest.since:
             return False
-        del self._pairs[endpoint, model]
+        self._pairs[endpoint, model] = Rest(started, 0.0, 0)
         return True
 
     def end_all(self, endpoint: str) -> None:
