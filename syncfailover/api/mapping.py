@@ -170,9 +170,10 @@ class _Resumed:
             reply = restored(answers.read(key) or "")
             if reply is not None:
                 return reply
-            logger.warning("checkpoint: an answer in it cannot be read; it is asked for again")
-        if answers.trouble is not None:  # what cannot be kept is not bought
+        if not answers.takes:  # what cannot be kept is not bought
             return None
+        if key in answers.known:
+            logger.warning("checkpoint: an answer in it cannot be read; it is asked for again")
         reply = self._ask(job.prompt)
         answers.write(key, stored(reply))
         return reply
@@ -192,11 +193,9 @@ def _kept(checkpoint: Any) -> Iterator[CheckpointWriter]:
     answers = CheckpointWriter(path)
     patience: Optional[float] = MOMENT_S
     try:
+        answers.open()
         yield answers
         patience = None
-    except Exception:
-        patience = None
-        raise
     finally:
         answers.close(patience)
 

@@ -33,39 +33,39 @@ class _Request:
 class CheckpointWriter:
     """A checkpoint for many threads.
 
+    It is to be opened first, and closed in the end, whatever comes of the opening.
+
     Args:
         path: of the file.
-
-    Raises:
-        ConfigurationError: it cannot be used, as `Checkpoint` says; or no thread can be had for it.
 
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._changed = threading.Condition()
-        # Guarded by _changed.
-        self._waiting: List[_Request] = []
-        self._closed = False
+        self._waiting: List[_Request] = []  # guarded by _changed
+        self._closed = False  # only ever becomes true
         # Written by the thread alone.
         self._opened = threading.Event()
         self._trouble: Optional[ConfigurationError] = None
         #: The keys of the answers that were there at the beginning.
         self.known: Set[bytes] = set()
+        self._thread: Optional[threading.Thread] = None
         process.register(self)
+
+    def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            ConfigurationError: it cannot be used, as `Checkpoint` says; or no thread can be had for it.
+
+        """
         try:
             self._thread = process.start_thread(self._run, "syncfailover-checkpoint")
         except process.NoThread as why:
-            raise reject("checkpoint", path, f"None where no thread can run ({why})") from None
-        self._await_opening()
-
-    def _await_opening(self) -> None:
-        try:
-            while not self._opened.wait(_LOOK_S) and self._thread.is_alive():
-                pass
-        except BaseException:
-            self.close(0.0)
-            raise
+            raise reject("checkpoint", self._path, f"None where no thread can run ({why})") from None
+        while not self._opened.wait(_LOOK_S) and self._runs():
+            pass
         if self._trouble is not None:
             raise self._trouble
 
@@ -73,6 +73,11 @@ class CheckpointWriter:
     def trouble(self) -> Optional[ConfigurationError]:
         """What went wrong first; None while all is well."""
         return self._trouble
+
+    @property
+    def takes(self) -> bool:
+        """Whether answers can still be kept."""
+        return self._trouble is None and not self._closed
 
     def read(self, key: bytes) -> Optional[str]:
         """Return a known answer; None where it cannot be read."""
@@ -90,7 +95,7 @@ class CheckpointWriter:
                 return
             self._waiting.append(request)
             self._changed.notify()
-        while not request.done.wait(_LOOK_S) and self._thread.is_alive():
+        while not request.done.wait(_LOOK_S) and self._runs():
             pass
 
     def close(self, patience_s: Optional[float] = None) -> None:
@@ -98,10 +103,13 @@ class CheckpointWriter:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        if patience_s is not None:
-            self._thread.join(patience_s)
-        while patience_s is None and self._thread.is_alive():
-            self._thread.join(_LOOK_S)
+        if self._thread is not None:
+            self._thread.join(_LOOK_S if patience_s is None else patience_s)
+            while patience_s is None and self._runs():
+                self._thread.join(_LOOK_S)
+
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def after_fork(self) -> None:
         """Be closed in a child: it has neither the thread nor the lock."""
@@ -119,7 +127,10 @@ class CheckpointWriter:
             self._serve(checkpoint)
         except ConfigurationError as error:
             self._trouble = error
+        except Exception as error:  # noqa: BLE001 - not one answer may go missing unseen
+            self._trouble = reject("checkpoint", self._path, f"a file that can be used ({error!r})")
         finally:
+            self._closed = True
             self._opened.set()
             if checkpoint is not None:
                 checkpoint.close()

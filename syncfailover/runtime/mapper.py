@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from time import monotonic
-from typing import Any, Callable, Generic, Iterable, List, NamedTuple, Optional, TypeVar
+from typing import Any, Callable, Generic, Iterable, Iterator, List, NamedTuple, Optional, TypeVar
 
 from . import process
 
@@ -54,6 +54,8 @@ class Mapper(Generic[Thing]):
         self._stopped = False  # written by the asking thread alone
         self._threads: List[threading.Thread] = []
         self._under_way = 0
+        #: Seconds that the end may take; None for as long as it does.
+        self._patience: Optional[float] = MOMENT_S
         self._results: List[Any] = []
 
     def run(self, things: Iterable[Thing]) -> List[Any]:
@@ -62,25 +64,34 @@ class Mapper(Generic[Thing]):
         At most twice as many things as threads are read ahead of those that are done.
 
         Raises:
-            BaseException: what reading the things, or `tell`, raised, once all that was under way is done; what
-                interrupted this thread (`KeyboardInterrupt`, `SystemExit`, ...) or a worker, after a moment.
+            Exception: what reading the things raised, once all that was under way is done.
+            BaseException: what interrupted this thread or a worker (`KeyboardInterrupt`, `SystemExit`, whatever a signal
+                handler raises), after a moment.
 
         """
-        patience: Optional[float] = MOMENT_S
+        iterator = iter(things)
         try:
-            for thing in things:
-                self._give(thing)
+            while self._read(iterator):
                 while self._under_way >= 2 * self._concurrency:
                     self._take()
             while self._under_way:
                 self._take()
-            patience = None
-        except Exception:
-            patience = None
-            raise
+            self._patience = None
         finally:
-            self._stop(patience)
+            self._stop()
         return self._results
+
+    def _read(self, things: Iterator[Thing]) -> bool:
+        """Hand out the next thing; tell whether there was one."""
+        try:
+            thing = next(things)
+        except StopIteration:
+            return False
+        except Exception:
+            self._patience = None
+            raise
+        self._give(thing)
+        return True
 
     def _give(self, thing: Thing) -> None:
         place = len(self._results)
@@ -119,12 +130,11 @@ class Mapper(Generic[Thing]):
         self._results[done.place] = done.result
         self._tell()
 
-    def _stop(self, patience: Optional[float]) -> None:
-        """Have the workers end after what they are doing, and wait for that: without limit, or so many seconds."""
+    def _stop(self) -> None:
+        """Have the workers end after what they are doing, and wait for that."""
         self._stopped = True
-        for _thread in self._threads:
-            self._todo.put(None)
-        until = None if patience is None else monotonic() + patience
+        self._todo.put(None)
+        until = None if self._patience is None else monotonic() + self._patience
         for thread in self._threads:
             while thread.is_alive() and (until is None or monotonic() < until):
                 thread.join(_LOOK_S if until is None else max(0.0, min(_LOOK_S, until - monotonic())))
@@ -133,6 +143,9 @@ class Mapper(Generic[Thing]):
         while True:
             job = self._todo.get()
             if job is None or self._stopped:
+                self._todo.put(
+                    None
+                )  # for the next one; nobody counts them, for an interrupt may come between
                 return
             self._done.put(self._outcome(*job))
             del job  # the next may be long in coming

@@ -1,6 +1,7 @@
 """The mapper: things in order, by as many threads as there can be."""
 
 import os
+import signal
 import threading
 from typing import Any, Iterator, List
 
@@ -118,6 +119,32 @@ def test_an_interrupt_does_not_wait_for_what_is_under_way(held: Any) -> None:
     for thread in mapper._threads:
         thread.join(10.0)
     assert sorted(held.done) == ["a", "b"]
+
+
+class TimeLimit(Exception):
+    """What a task queue raises in the middle of a task, by a signal."""
+
+
+def test_what_a_signal_handler_raises_is_an_interrupt(held: Any) -> None:
+    """Although it is an `Exception`, it does not wait for what is under way."""
+
+    def handle(*_: Any) -> None:
+        raise TimeLimit
+
+    old = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    mapper = Mapper(held.work, 2, nothing)
+    try:
+        with pytest.raises(TimeLimit):
+            mapper.run("abc")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, old)
+    assert held.done == []
+    held.go_on.set()
+    for thread in mapper._threads:
+        thread.join(10.0)
+    assert len(held.done) == 2
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
