@@ -22,6 +22,7 @@ from .runtime.registry import Registry
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.transport import EndpointTransport, Transports
+from .unpickling import reduced
 from .validation import reject
 
 
@@ -92,7 +93,7 @@ class FailoverAdapter(BaseAdapter):
         """Pickle as configuration; nothing is shared any more but the registry and its counters."""
         terms = self.terms
         options = (self.monitor.probe_when, terms.options(), terms.metrics)
-        return _unpickled, (type(self), self.registry, self.prefix, *options)
+        return reduced(type(self), _unpickled, type(self), self.registry, self.prefix, *options)
 
     def send(
         self,

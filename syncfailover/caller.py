@@ -24,6 +24,7 @@ from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
+from .unpickling import reduced
 from .validation import reject, text
 
 _JSON = "application/json"
@@ -69,7 +70,8 @@ class Caller:
         include_keys = self.registry.include_keys
         extras = None if self.extras is None else self.extras.pack(include_keys=include_keys)
         options, metrics = self.terms.options(), self.terms.metrics
-        return again, (self.registry, self.monitor.probe_when, options, metrics, self.model, extras)
+        probe_when = self.monitor.probe_when
+        return reduced(Caller, again, self.registry, probe_when, options, metrics, self.model, extras)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> Caller:
         """Return another one; within a process keys need no leave to travel."""

@@ -42,6 +42,7 @@ from .runtime.terms import UNCHANGED, Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .session import FailoverSession, registry_from
+from .unpickling import reduced
 from .validation import number
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ class FailoverClient(Covered):
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle as configuration, with what a subclass or a caller has put beside it; see `pickling`."""
         others = {name: value for name, value in vars(self).items() if name not in _OWN}
-        return _unpickled, (type(self), self._caller), others
+        return reduced(type(self), _unpickled, type(self), self._caller, others)
 
     def __copy__(self) -> FailoverClient:
         """Return one that shares everything."""
@@ -428,7 +429,7 @@ _OWN = frozenset(
 )
 
 
-def _unpickled(kind: Type[FailoverClient], caller: Caller) -> FailoverClient:
+def _unpickled(kind: Type[FailoverClient], caller: Caller, others: Dict[str, Any]) -> FailoverClient:
     """Make a client around what calls for it, and take part in the monitor in its place."""
     client = kind.__new__(kind)
     client.registry = cast("EndpointRegistry", caller.registry)
@@ -436,6 +437,7 @@ def _unpickled(kind: Type[FailoverClient], caller: Caller) -> FailoverClient:
     monitor.leave(caller)
     client._monitor = caller.monitor = monitor
     client._call_with(caller)
+    vars(client).update(others)
     return client
 
 

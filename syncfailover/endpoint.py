@@ -16,10 +16,10 @@ from typing import (
 )
 
 from . import endpoint_fields as field
-from ._version import __version__
 from .endpoint_fields import ANY_MODEL, ApiKey, Models
 from .errors import ConfigurationError
-from .pickling import check_version, pack_endpoint, told_of, unpack
+from .pickling import pack_endpoint
+from .unpickling import reduced, told_of, unpack
 from .validation import integer, number, one_of, positive, reject
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Endpoint:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle as its fields, and in place of each secret where the other process reads it; see `pickling`."""
-        return _unpickled, (__version__, pack_endpoint(self.given(), include_keys=False))
+        return reduced(Endpoint, unpack_endpoint, pack_endpoint(self.given(), include_keys=False))
 
     def __copy__(self) -> Endpoint:
         """Return itself: it is frozen."""
@@ -287,11 +287,6 @@ def unpack_endpoint(packed: Mapping[str, Any]) -> Endpoint:
     fields = unpack(owner, dict(packed))
     made: Endpoint = told_of(owner, lambda: Endpoint(**fields))
     return made
-
-
-def _unpickled(version: str, packed: Mapping[str, Any]) -> Endpoint:
-    check_version(version)
-    return unpack_endpoint(packed)
 
 
 def _price_table(prices: Optional[Mapping[str, Any]]) -> Dict[str, Price]:

@@ -2,8 +2,8 @@
 
 The rules, for whoever pickles with `include_keys=False`:
 
-1. A secret that has a source (an environment variable, a settings file, a function) travels as that source. It is read
-   again where the pickle is loaded; what is missing there is a `ConfigurationError` there and then.
+1. A secret that has a source (an environment variable, a settings file, a function) travels as that source, and is read
+   again where the pickle is loaded; see `unpickling`.
 2. A secret that has none refuses to travel. `secrecy` says what is one.
 3. Everything else travels as it is. Locks, threads, sockets, counters and listeners never do.
 
@@ -16,10 +16,9 @@ import functools
 import sys
 from importlib import import_module
 from inspect import ismethod
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple
 from urllib.parse import parse_qsl
 
-from ._version import __version__
 from .errors import ConfigurationError
 from .secrecy import is_credential, is_secret_url, secret_of_url
 
@@ -107,21 +106,6 @@ class Reference(Source):
                 field="api_key",
             ) from None
         return found
-
-
-def check_version(version: str) -> None:
-    """Refuse what another version has pickled: what is in it may mean something else here.
-
-    Raises:
-        ConfigurationError: it is not this version.
-
-    """
-    if version != __version__:
-        raise ConfigurationError(
-            f"pickle: one of syncfailover {version} is not allowed; expected one of {__version__}, which is here",
-            field="pickle",
-            value=version,
-        )
 
 
 # Packing
@@ -306,35 +290,3 @@ def _texts(value: Any) -> Iterable[str]:
     if isinstance(value, (list, tuple)):
         return [text for item in value for text in _texts(item)]
     return [value.decode("latin-1") if isinstance(value, bytes) else str(value)]
-
-
-# Unpacking
-
-
-def unpack(owner: str, packed: Any) -> Any:
-    """Return what was packed, secrets read again from where they are.
-
-    Raises:
-        ConfigurationError: one is not there; the message says whose it is and what is missing.
-
-    """
-    if isinstance(packed, Source):
-        found = told_of(owner, packed.read)
-        return Sourced(found, packed) if type(found) is str else found
-    if isinstance(packed, dict):
-        return {name: unpack(owner, value) for name, value in packed.items()}
-    return packed
-
-
-def told_of(owner: str, make: Callable[[], Any]) -> Any:
-    """Return what `make` makes; an error says whose it is.
-
-    Raises:
-        ConfigurationError: as `make` does.
-
-    """
-    try:
-        return make()
-    except ConfigurationError as error:
-        problem = ConfigurationError(f"{owner}: {error.message}", field=error.field, value=error.value)
-    raise problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Tuple, Type, Union, cast
 from urllib.parse import urlsplit
 
 import requests
@@ -23,6 +23,7 @@ from .runtime.terms import OPTIONS, Terms
 from .runtime.timeouts import Timeouts
 from .runtime.transport import Transports
 from .state.address import shown
+from .unpickling import reduced
 from .validation import reject
 
 if TYPE_CHECKING:
@@ -102,6 +103,10 @@ class FailoverSession(requests.Session):
         self.mount(HOME, self._door)
         process.register(self)
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickle as configuration; see `pickling`."""
+        return reduced(type(self), _unpickled, type(self), self.__getstate__())
+
     def __getstate__(self) -> Dict[str, Any]:
         """Pickle as configuration: what a `requests.Session` does, but for what may be a secret, and its adapters."""
         state: Dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call,unused-ignore]
@@ -117,9 +122,7 @@ class FailoverSession(requests.Session):
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> FailoverSession:
         """Return another one; within a process keys need no leave to travel."""
-        twin = type(self).__new__(type(self))
-        twin.__setstate__(deepcopy(super().__getstate__(), memo))  # type: ignore[no-untyped-call,unused-ignore]
-        return twin
+        return _unpickled(type(self), deepcopy(super().__getstate__(), memo))  # type: ignore[no-untyped-call,unused-ignore]
 
     def __copy__(self) -> FailoverSession:
         """Return another one, as `deepcopy` does."""
@@ -191,6 +194,12 @@ class FailoverSession(requests.Session):
         if self._owns_terms:
             self._door.terms.close()
         super().close()
+
+
+def _unpickled(kind: Type[FailoverSession], state: Dict[str, Any]) -> FailoverSession:
+    session = kind.__new__(kind)
+    session.__setstate__(state)
+    return session
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:

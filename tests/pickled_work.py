@@ -51,6 +51,11 @@ def run_by_value(pickled: bytes, batches: List[List[str]]) -> List[List[str]]:
     return list(cloudpickle.loads(pickled)(iter(batches)))
 
 
+def forget(variable: str) -> None:
+    """Have no such variable, as a worker on another machine."""
+    os.environ.pop(variable, None)
+
+
 # Keys
 
 

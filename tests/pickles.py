@@ -28,6 +28,18 @@ def refused(thing: Any) -> ConfigurationError:
     return error
 
 
+def why_unusable(pickled: bytes) -> str:
+    """Why something that was loaded cannot be used; nothing that tells it shows the secret of these tests."""
+    thing = pickle.loads(pickled)  # noqa: S301 - our own
+    with pytest.raises(ConfigurationError) as caught:
+        _ = thing.anything
+    error = caught.value
+    for told in (error, repr(error), vars(error), error.__context__, repr(thing), pickle.dumps(error)):
+        assert SECRET not in str(told)
+    assert str(error) in repr(thing)
+    return str(error)
+
+
 def made(**fields: Any) -> Endpoint:
     """An endpoint that is never asked."""
     return Endpoint(**{"name": "a", "base_url": "http://127.0.0.1:9/v1", **fields})

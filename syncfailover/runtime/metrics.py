@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple
 
 from ..policy.histogram import LatencyHistogram
 from ..policy.outcome import ABANDONED, CALLED_OFF, OK
+from ..unpickling import reduced
 from . import process
 from .attempt import Tried
 from .rebuilt import Identity, Rebuilt
@@ -41,7 +42,7 @@ class Metrics:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         """Pickle without a count; what is unpickled twice in a process counts, and spends its budget, together."""
-        return _unpickled, (self._identity.token(), self.registry)
+        return reduced(Metrics, _unpickled, self._identity.token(), self.registry)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> Metrics:
         """Return others that begin from nothing."""

@@ -20,10 +20,9 @@ from typing import (
     TypeVar,
 )
 
-from .._version import __version__
 from ..endpoint import Endpoint, unpack_endpoint
 from ..errors import NoEndpointAvailable
-from ..pickling import check_version, options_given, pack_endpoints, pack_options, unpack
+from ..pickling import options_given, pack_endpoints, pack_options
 from ..policy.breaker_config import BreakerConfig
 from ..policy.health import HealthConfig, ProbeResult
 from ..policy.line import Ticket
@@ -33,6 +32,7 @@ from ..policy.pool import EndpointPool
 from ..policy.rate_limit import Room
 from ..policy.retry import RetryBudget
 from ..policy.snapshot import ACTIVE, PASSIVE, Snapshot
+from ..unpickling import reduced, unpack
 from ..validation import integer, reject, true_or_false
 from . import process
 from .dispatch import Dispatcher
@@ -194,7 +194,7 @@ class Registry:
         """Pickle as its configuration; nothing that was learned travels, and no listener does."""
         endpoints = pack_endpoints(self.endpoints, include_keys=self.include_keys)
         options = pack_options(self._given, include_keys=self.include_keys)
-        return _unpickled, (type(self), __version__, self.identity.token(), endpoints, options)
+        return reduced(type(self), _unpickled, type(self), self.identity.token(), endpoints, options)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> Registry:
         """Return another one of the same configuration; within a process keys need no leave to travel."""
@@ -524,10 +524,9 @@ _rebuilt: Rebuilt[Registry] = Rebuilt()
 
 
 def _unpickled(
-    kind: Type[Registry], version: str, token: str, endpoints: List[Dict[str, Any]], options: Dict[str, Any]
+    kind: Type[Registry], token: str, endpoints: List[Dict[str, Any]], options: Dict[str, Any]
 ) -> Registry:
     """Return the registry that was pickled, or the one that an earlier pickle of the same one became here."""
-    check_version(version)
 
     def make() -> Registry:
         made = kind(map(unpack_endpoint, endpoints), **unpack("the registry", options))

@@ -15,7 +15,6 @@ from syncfailover import (
     EndpointRegistry,
     FailoverClient,
     FailoverSession,
-    pickling,
     settings,
 )
 
@@ -153,15 +152,3 @@ def test_include_keys_is_true_or_false(value: Any) -> None:
             ConfigurationError, match=r"include_keys: a \w+ is not allowed; expected True or False"
         ):
             make([made()], include_keys=value)
-
-
-def test_a_pickle_of_another_version_is_refused(from_variable: FailoverClient, monkeypatch: Any) -> None:
-    """It may mean something else here; the error names both versions."""
-    things = [from_variable, from_variable.registry, from_variable.registry.endpoints[0]]
-    pickles = [pickle.dumps(thing) for thing in things]
-    monkeypatch.setattr(pickling, "__version__", "9.9")
-    for pickled in pickles:
-        with pytest.raises(
-            ConfigurationError, match=r"pickle: one of syncfailover \d.* expected one of 9\.9"
-        ):
-            pickle.loads(pickled)  # noqa: S301 - our own

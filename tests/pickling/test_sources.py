@@ -8,9 +8,9 @@ from typing import Any, List
 
 import pytest
 from pickled_work import CarefulVault, Vault, key
-from pickles import SECRET, block, loaded, made, refused
+from pickles import SECRET, block, loaded, made, refused, why_unusable
 
-from syncfailover import ConfigurationError, EndpointRegistry, FailoverClient, pickling, settings
+from syncfailover import EndpointRegistry, FailoverClient, pickling, settings, unpickling
 
 
 def test_keys_of_the_environment_are_read_again(monkeypatch: Any) -> None:
@@ -58,8 +58,8 @@ VARIABLES = {name for names in settings.KEY_VARIABLES.values() for name in names
         (f"k,{SECRET}\u00e9", "endpoint 'h-2': api_key: a key of 21 characters with white space"),
     ],
 )
-def test_what_is_missing_is_told_when_a_pickle_is_loaded(value: Any, message: str, monkeypatch: Any) -> None:
-    """The error names endpoint and variable, there and then; it shows no key."""
+def test_what_is_missing_is_told(value: Any, message: str, monkeypatch: Any) -> None:
+    """The error names endpoint and variable; it shows no key."""
     monkeypatch.setenv("PICKLED_KEYS", f"{SECRET}-1,{SECRET}-2")
     found = settings.from_mapping({"endpoints": [block("http://h", "h", api_keys="${PICKLED_KEYS}")]})
     pickled = pickle.dumps(found.endpoints[1])
@@ -68,11 +68,8 @@ def test_what_is_missing_is_told_when_a_pickle_is_loaded(value: Any, message: st
         monkeypatch.delenv("PICKLED_KEYS")
     else:
         monkeypatch.setenv("PICKLED_KEYS", value)
-    for bytes_ in (pickled, registry):
-        with pytest.raises(ConfigurationError) as caught:
-            pickle.loads(bytes_)  # noqa: S301 - our own
-        assert str(caught.value).startswith(message)
-        assert SECRET not in f"{caught.value!r} {vars(caught.value)} {caught.value.__context__!r}"
+    assert why_unusable(pickled).startswith(message)
+    assert why_unusable(registry).startswith(message)
 
 
 def test_whatever_stands_in_a_variable_is_read_again(monkeypatch: Any) -> None:
@@ -142,13 +139,11 @@ def test_what_a_file_holds_is_read_from_it_again(tmp_path: Path, monkeypatch: An
     assert twin["a-2"].proxies == {"https": "http://user:new@proxy:3128"}
     assert loaded(twin) is twin
     path.write_text(text.replace("'b'", "'c'").replace("S", SECRET), encoding="utf-8")
-    with pytest.raises(
-        ConfigurationError, match=r"'b': /.*llm.toml: there is no api_key of an endpoint 'b' here"
-    ):
-        pickle.loads(alone)  # noqa: S301 - our own
+    assert why_unusable(alone).startswith(
+        f"endpoint 'b': {path}: there is no api_key of an endpoint 'b' here; expected what the file held"
+    )
     path.unlink()
-    with pytest.raises(ConfigurationError, match=r"endpoint 'b': /.*llm.toml: cannot be read"):
-        pickle.loads(alone)  # noqa: S301 - our own
+    assert why_unusable(alone).startswith(f"endpoint 'b': {path}: cannot be read")
 
 
 def test_a_file_is_read_once_for_all_endpoints(tmp_path: Path, monkeypatch: Any) -> None:
@@ -183,14 +178,11 @@ def test_a_callable_is_its_own_source(source: Any, found: str) -> None:
     assert twin.key() == found
 
 
-def test_a_callable_that_is_not_there_is_told_when_a_pickle_is_loaded(monkeypatch: Any) -> None:
+def test_a_callable_that_is_not_there_is_told(monkeypatch: Any) -> None:
     """The error names endpoint, module and function."""
     pickled = pickle.dumps(made(api_key=key))
     monkeypatch.delattr("pickled_work.key")
-    with pytest.raises(
-        ConfigurationError, match=r"endpoint 'a': api_key: pickled_work.key cannot be found here"
-    ):
-        pickle.loads(pickled)  # noqa: S301 - our own
+    assert why_unusable(pickled).startswith("endpoint 'a': api_key: pickled_work.key cannot be found here")
 
 
 def test_an_option_is_read_again_where_it_has_a_source(tmp_path: Path, monkeypatch: Any) -> None:
@@ -210,7 +202,7 @@ def test_an_option_is_read_again_where_it_has_a_source(tmp_path: Path, monkeypat
         ({"state": settings.from_file(path).options["state"]}, "file"),
     ):
         packed = loaded(pickling.pack_options({"state": options["state"]}, include_keys=False))
-        assert pickling.unpack("the registry", packed) == {"state": f"redis://:{SECRET}@{host}/0"}
+        assert unpickling.unpack("the registry", packed) == {"state": f"redis://:{SECRET}@{host}/0"}
     with pytest.raises(
         TypeError, match="the registry: state: a URL with a password, which was passed as text"
     ):
