@@ -37,22 +37,24 @@ class Changes:
             Event("key_rests", node.name, None, None, f"{reason}; not used for {seconds:.0f} s")
         )
 
-    def of_breaker(self, node: Node, everybody: Iterable[Node], now: float) -> None:
-        """Tell what its breaker has done, and whether anybody is left."""
+    def of_breaker(self, node: Node, everybody: Iterable[Node], now: float) -> bool:
+        """Tell what its breaker has done, and whether anybody is left; return whether a trial has closed it."""
+        recovered = False
         node.note_soundness(now)
         changes, node.breaker.changes = node.breaker.changes, []
         for change in changes:
             self.outbox.append(_told(node, change))
             if change.old is BreakerState.HALF_OPEN and change.new is BreakerState.CLOSED:
-                node.recovered_at = now
+                node.recovered_at, recovered = now, True
         all_down = not any(n.endpoint.weight > 0 and n.sound() for n in everybody)
         if all_down is self._all_down:
-            return
+            return recovered
         self._all_down = all_down
         if all_down:
             self.outbox.append(Event("all_down", None, None, None, "no endpoint is up"))
         else:
             self.outbox.append(Event("recovered", None, None, None, f"{node.name} is up"))
+        return recovered
 
 
 def _told(node: Node, change: BreakerChange) -> Event:

@@ -4,7 +4,7 @@ Results of calls, of probes, what peers tell and what an operator orders all com
 for which the roster has to look anew, and leaves an event where a state has changed.
 """
 
-from typing import Any, Mapping, Optional, Set
+from typing import Any, Callable, Mapping, Optional, Set
 
 from ..validation import reject
 from .breaker import BreakerState
@@ -30,11 +30,13 @@ class Knowledge:
     Args:
         roster: of whom.
         lines: who waits for one of them.
+        chance: random numbers from 0 to 1.
 
     """
 
-    def __init__(self, roster: Roster, lines: Lines) -> None:
+    def __init__(self, roster: Roster, lines: Lines, chance: Callable[[], float]) -> None:
         self._roster = roster
+        self._chance = chance
         self._nodes = roster.nodes
         self._lines = lines
         self._changes = Changes()
@@ -201,6 +203,7 @@ class Knowledge:
 
     def breaker_changed(self, node: Node, now: float) -> None:
         """Let what a breaker has done have its consequences."""
-        self._changes.of_breaker(node, self._roster.by_priority, now)
+        if self._changes.of_breaker(node, self._roster.by_priority, now):
+            self._roster.shuffle(self._chance)
         self._roster.changed()
         self.news.add(node.name)

@@ -48,7 +48,7 @@ class EndpointPool:
         #: Who waits for an endpoint.
         self.lines = Lines(queue_size)
         roster = self.roster
-        self.knowledge = known = Knowledge(roster, self.lines)
+        self.knowledge = known = Knowledge(roster, self.lines, chance)
         #: Events that the owner delivers after releasing its lock.
         self.outbox = known.outbox
         # What results change, and only the knowledge knows.

@@ -60,6 +60,11 @@ class Roster:
         self._views[model] = view
         return view
 
+    def shuffle(self, chance: Callable[[], float]) -> None:
+        """Draw the order of equals anew: a fleet of processes that saw the same outage is not to come back in step."""
+        self.by_priority.sort(key=lambda node: (node.priority, chance()))
+        self.changed()
+
     def changed(self) -> None:
         """Forget who may be asked: something has changed that bears on it."""
         self._views.clear()

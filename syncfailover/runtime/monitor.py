@@ -303,6 +303,7 @@ class HealthMonitor:
             for name, (_turn, late_at) in list(self._pending.items()):
                 if now >= late_at:
                     del self._pending[name]
+                    self._hasten(name, late_at)
                     hung.append(name)
             for endpoint in self._registry.endpoints:
                 name = endpoint.name
@@ -352,6 +353,14 @@ class HealthMonitor:
 
         return Job(self._probe, endpoint, self.timeout, done)
 
+    def _hasten(self, name: str, late_at: float) -> None:
+        """Have the next probe come early after one that failed: three of them are to tell within 3 intervals + timeout.
+
+        Hold the lock when calling this.
+        """
+        began = late_at - self.timeout - _GRACE_S
+        self._due[name] = min(self._due.get(name, late_at), began + self.interval * (1.0 - _JITTER))
+
     def _finished(self, turn: int, result: ProbeResult) -> None:
         """Take in a result, unless it was given up on.
 
@@ -365,6 +374,8 @@ class HealthMonitor:
             if not result.alive and self._registry.clock() >= pending[1]:
                 return
             del self._pending[result.endpoint]
+            if not result.alive:
+                self._hasten(result.endpoint, pending[1])
         self._registry.probed(result)
 
 
