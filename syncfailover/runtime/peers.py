@@ -33,6 +33,10 @@ _FIRST_S = 0.3
 _RENEW, _LAST = 0.3, 0.9
 #: Seconds; a lease shorter than that is lost to a busy machine.
 _SHORTEST_LEASE_S = 0.5
+#: Seconds; where probes are rarer than that, leases and looks are not.
+_LONGEST_INTERVAL_S = 240.0
+#: Leases that are lost in a row before a process that hears nothing from the store goes on as without it.
+_LOST = 2
 #: Seconds between two tries with a store that cannot be used: the first, and at most.
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 #: Seconds that a program which ends gives the thread to write what it has found out.
@@ -70,7 +74,8 @@ class Peers:
 
     def __init__(self, registry: Registry, gossip: Gossip, store: Store) -> None:
         self._registry = weakref.ref(registry)
-        self._interval = registry.probe_interval
+        self._interval = min(registry.probe_interval, _LONGEST_INTERVAL_S)
+        self._chance = registry.chance
         self._clock = registry.clock
         self.gossip = gossip
         self.store = store
@@ -91,6 +96,7 @@ class Peers:
         self._leases: Dict[str, int] = {}
         self._leased_until = self._lease_at = self._read_at = self._settle_at = _NEVER
         self._down_since: Optional[float] = None
+        self._alone_at = float("inf")  # from when on this process probes as without a store
         self._retry_s = _RETRY_S
         self._has_news = True
         self._is_open = False
@@ -119,6 +125,7 @@ class Peers:
         with self._lock:
             if self._thread is None:
                 self._closed, wake = False, self._wake
+                self._alone_at = self._clock() + _LOST * self._lease_s
                 ref = weakref.ref(self, lambda _ref: wake.set())
                 self._thread = process.start_thread(_talk, "syncfailover-peers", ref, wake, self.store)
         self._settled.wait(min(patience_s, _FIRST_S))
@@ -126,9 +133,9 @@ class Peers:
 
     def may_probe(self, name: str) -> bool:
         """Tell whether it is for this process to probe an endpoint: nobody else does, as far as is known."""
-        now, down_since = self._clock(), self._down_since
-        if down_since is not None and now >= down_since + self._lease_s:
-            return True  # as without a store
+        now = self._clock()
+        if now >= self._alone_at:  # the store is down, or whoever waits for it does so for too long
+            return True
         return self.gossip.identities[name] in self._leases and now < self._leased_until
 
     def hurry(self) -> None:
@@ -172,10 +179,11 @@ class Peers:
             self._fail(str(error))
         else:
             self._recover()
+            self._alone_at = self._clock() + _LOST * self._lease_s
         self._settled.set()
         self._idle.set()
         if self._down_since is not None:
-            return self._retry_s
+            return self._retry_s * (0.75 + 0.5 * self._chance())  # or all would come at once
         return min(self.store.look_s, max(0.0, self._lease_at - self._clock()))
 
     def talk_inline(self) -> None:
@@ -262,6 +270,7 @@ class Peers:
         self._warn("down", "state: %s; going on without it, and trying again", why)
         if self._down_since is None:
             self._down_since, self._retry_s = self._clock(), _RETRY_S
+            self._alone_at = min(self._alone_at, self._down_since + self._lease_s)
         else:
             self._retry_s = min(2 * self._retry_s, _LONGEST_RETRY_S)
         self.store.close()
