@@ -11,10 +11,10 @@ from ..errors import ConfigurationError
 from ..validation import reject
 from .store import Store
 
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 _ALLOWED = (
     "'sqlite:///relative/path', 'sqlite:////absolute/path', 'redis://host:6379/0', 'rediss://...', 'unix:///socket', "
-    "a client of the package redis, or None"
+    "'redis+sentinel://host:26379/service', a client of the package redis, or None"
 )
 
 
@@ -22,9 +22,10 @@ def store_of(state: Any) -> Store:
     """Return the store that `state` means.
 
     Args:
-        state: `sqlite:///path` (relative to the current directory; four slashes make it absolute), `redis://...`,
-            `rediss://...` or `unix://...` as the package redis understands them, with `?prefix=name` for a key prefix
-            other than "syncfailover"; or a client of that package, made by the caller (a cluster, a sentinel's master).
+        state: `sqlite:///path` (relative to the current directory; four slashes make it absolute); `redis://...`,
+            `rediss://...`, `unix://...` or `redis+sentinel://...`, see `redis_place.link_to`, with `?prefix=name` for a
+            key prefix other than "syncfailover"; or a client of the package redis (also a cluster's, or that of a
+            sentinel's master).
 
     Raises:
         ConfigurationError: anything else, a directory that does not exist, or the package redis is missing.
@@ -73,14 +74,12 @@ def _sqlite(url: str) -> Store:
 def _redis_url(url: str) -> Store:
     try:
         parts = urlsplit(url)
-        _ = parts.port
     except ValueError:
         raise _wrong(url) from None
-    if not (parts.hostname or parts.path):
+    if not (parts.netloc or parts.path):
         raise _wrong(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    options = {"prefix": query.pop("prefix")} if "prefix" in query else {}
-    return _redis(url, options)
+    return _redis(url, {"prefix": query["prefix"]} if "prefix" in query else {})
 
 
 def _redis(where: Any, options: Any) -> Store:
@@ -88,4 +87,7 @@ def _redis(where: Any, options: Any) -> Store:
         raise _wrong(where, "the package redis to be installed: pip install 'syncfailover[redis]'")
     from .redis import RedisStore  # noqa: PLC0415 - an extra
 
-    return RedisStore(where, **options)
+    try:
+        return RedisStore(where, **options)
+    except ValueError as error:
+        raise _wrong(where, str(error)) from None

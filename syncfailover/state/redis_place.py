@@ -19,6 +19,7 @@ from .redis_route import Address, Maker, Nodes, Options, Route, Sentinels
 #: Seconds to connect, and to wait for an answer.
 _TIMEOUT_S = 0.5
 _LONGEST_TIMEOUT_S = 60.0
+_SENTINEL_URL = "redis+sentinel://user:password@host:26379,host2:26379/service/0"
 #: Where nothing else is said.
 _HOST, _PORT, _SENTINEL_PORT = "localhost", 6379, 26379
 
@@ -47,6 +48,9 @@ _IDLE = frozenset(
         ),
         *("max_connections", "protocol", "retry_on_error", "retry_on_timeout", "timeout"),
     }
+)
+_KNOWN = (
+    _LOGIN | _TCP | _TLS | _IN_URLS | _IDLE | {"host", "port", "path", "connection_class", *_OF_SENTINELS}
 )
 #: Redis 6 talks another protocol to those who want that, and pushes messages into it.
 _PROTOCOL = {"protocol": 2} if int(redis.__version__.partition(".")[0]) >= 5 else {}
@@ -90,7 +94,7 @@ def _by_sentinel_url(url: str) -> Link:
     path, mark, query = tail.partition("?")
     service, _, db = path.partition("/")
     if not service or not places:
-        raise ValueError("redis+sentinel://host:26379,host2:26379/service, perhaps with /0 for the database")
+        raise ValueError(_SENTINEL_URL)
     tls = scheme.lower().startswith("rediss")
     given = _read(f"{'rediss' if tls else 'redis'}://{login}{at}{_HOST}/{db}{mark}{query}")
     kind = _kind_of(given.get("connection_class", Connection))
@@ -127,29 +131,19 @@ def _by_nodes(manager: Any) -> Link:
 
 
 def _read(url: str) -> Options:
-    """Read a URL that names one place."""
-    parts = urlsplit(url)
-    if "@" in url and "@" not in parts.netloc:  # nobody can say which part of it is the password
+    """Read a URL that names one place; no error shows any of it, for it may have a password in an unlikely part."""
+    try:
+        parts, given = urlsplit(url), dict(parse_url(url))
+    except ValueError:
+        raise ValueError("redis://user:password@host:6379/0, with numbers where numbers belong") from None
+    if "@" in url and "@" not in parts.netloc:
         raise ValueError("a user and a password in which / ? # and @ are written as %2F %3F %23 and %40")
     if parts.scheme != "unix" and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
         raise ValueError("the number of a database after the host")
-    if parts.scheme != "rediss" and "ssl_" in parts.query:
+    if parts.scheme != "rediss" and _TLS & set(given):
         raise ValueError("rediss:// where TLS is meant")
-    given = dict(parse_url(url))
-    known = (
-        _LOGIN
-        | _TCP
-        | _TLS
-        | _IN_URLS
-        | _IDLE
-        | {"host", "port", "path", "connection_class"}
-        | {*_OF_SENTINELS}
-    )
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise ValueError(
-            f"no parameter {unknown[0]}; known are {', '.join(sorted(_TLS | _IN_URLS | {'prefix'}))}"
-        )
+    if set(given) - _KNOWN:
+        raise ValueError(f"no other parameters than {', '.join(sorted(_TLS | _IN_URLS | {'prefix'}))}")
     for name in _IN_URLS & set(given):
         if not 0.0 < given[name] <= _LONGEST_TIMEOUT_S:
             raise ValueError(f"{name} in seconds, more than 0 and at most {_LONGEST_TIMEOUT_S:g}")
@@ -180,8 +174,11 @@ def _address_of(given: Mapping[str, Any]) -> Address:
 
 
 def _addresses(places: str) -> List[Address]:
-    split = [urlsplit(f"//{place}") for place in places.split(",")]
-    return [(each.hostname or _HOST, each.port or _SENTINEL_PORT) for each in split]
+    try:
+        split = [urlsplit(f"//{place}") for place in places.split(",")]
+        return [(each.hostname or _HOST, each.port or _SENTINEL_PORT) for each in split]
+    except ValueError:
+        raise ValueError(_SENTINEL_URL) from None
 
 
 def _options(kind: Type[Any], given: Mapping[str, Any]) -> Options:
