@@ -19,6 +19,7 @@ from .runtime.failover import Call, Done, run
 from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
+from .runtime.shared_transports import SharedTransports
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.transport import EndpointTransport, Transports
@@ -149,7 +150,7 @@ class FailoverAdapter(BaseAdapter):
         if self._owns_terms:
             self.terms.close()
         if self._owns_transports:
-            self.transports.close()
+            self.transports.leave(self)
 
 
 def _unpickled(
@@ -160,8 +161,11 @@ def _unpickled(
     options: Dict[str, Any],
     metrics: Metrics,
 ) -> FailoverAdapter:
-    adapter = kind(registry, prefix, probe_when=probe_when, terms=Terms.again(registry, options, metrics))
-    adapter._owns_terms = True
+    adapter = kind.__new__(kind)
+    transports = SharedTransports.of(registry, adapter)
+    terms = Terms.again(registry, options, metrics)
+    kind.__init__(adapter, registry, prefix, probe_when=probe_when, terms=terms, transports=transports)
+    adapter._owns_terms = adapter._owns_transports = True
     return adapter
 
 

@@ -20,6 +20,7 @@ from .runtime.failover import Call, Done, Run
 from .runtime.metrics import Metrics
 from .runtime.monitor import HealthMonitor
 from .runtime.registry import Registry
+from .runtime.shared_transports import SharedTransports
 from .runtime.target import EndpointRequest
 from .runtime.terms import Terms
 from .runtime.timeouts import Timeouts
@@ -184,10 +185,10 @@ def again(
     model: Optional[str],
     extras: Optional[Tuple[Any, ...]],
 ) -> Caller:
-    """Make a caller as another one was, of what it pickled as; it takes part in the registry's monitor itself."""
-    transports = Transports(registry.endpoints)
+    """Make a caller as another one was, of what it pickled as; it takes part in connections and monitor itself."""
     terms = Terms.again(registry, options, metrics)
     made = Caller.__new__(Caller)
+    transports = SharedTransports.of(registry, made)
     monitor = HealthMonitor.shared(registry, transports, probe_when, made)
     added = None if extras is None else Extras(*extras)
     Caller.__init__(made, registry, transports, monitor, terms, model, added)

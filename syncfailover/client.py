@@ -407,7 +407,7 @@ class FailoverClient(Covered):
         if self._session is not None:
             self._session.close()
         if is_whole:
-            self._caller.transports.close()
+            self._caller.transports.leave(self._caller)
 
     def __enter__(self) -> FailoverClient:
         """Use as a context manager that closes at the end."""

@@ -179,6 +179,8 @@ class Registry:
         self.peers = None if state is None else _peers(self, self._pool, state)
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
+        #: The connections that all who were unpickled over this registry share; see `SharedTransports.of`.
+        self.transports: object = None
         self._make_locks()
         process.register(self)
 

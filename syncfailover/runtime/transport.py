@@ -246,6 +246,10 @@ class Transports:
         for transport in self:
             transport.close()
 
+    def leave(self, _user: object) -> None:
+        """Close them: they were this user's alone."""
+        self.close()
+
 
 def worth_hiding(*values: str) -> list[str]:
     """Return those that may be secrets: blotting out "a", or "Bearer", would leave no message readable."""

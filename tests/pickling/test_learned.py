@@ -9,7 +9,7 @@ from typing import Any, List
 
 import pytest
 from fleet import endpoints_of
-from pickled_work import ask_in
+from pickled_work import ask, ask_in, post
 from pickles import loaded, made
 
 from syncfailover import BudgetExceeded, EndpointRegistry, FailoverClient
@@ -42,6 +42,39 @@ def test_two_pickles_of_one_client_share_registry_and_counters(from_variable: Fa
     assert from_variable.metrics()["total_requests"] == 0
     first.close()
     assert second.chat("Still there?").text
+
+
+def test_tasks_that_bring_their_own_client_share_connections(
+    worker: Any, from_file: Any, upstreams: Any
+) -> None:
+    """A process that unpickles a client, or a session, for each task opens one connection for all of them."""
+    alone = FailoverClient([from_file.registry["a"]], model="m", probe_when="never")
+    before = upstreams[0].connections
+    for _ in range(5):
+        assert worker.submit(ask, alone, "Hi").result(60)
+        assert worker.submit(ask, alone.with_options(timeout=4), "Hi").result(60)
+        assert worker.submit(post, alone.session, "Hi").result(60)
+    assert upstreams[0].connections - before == 1
+
+
+def test_closing_leaves_the_connections_of_others_open(from_file: Any, upstreams: Any) -> None:
+    """They are closed with the last one that is there; the next one opens its own."""
+    before = upstreams[0].connections
+    alone = FailoverClient([from_file.registry["a"]], model="m", probe_when="never")
+    first, second = loaded(alone), loaded(alone)
+    shared = first._caller.transports
+    assert second._caller.transports is shared
+    assert alone._caller.transports is not shared
+    first.chat("Hi")
+    first.close()
+    assert second.chat("Hi").text
+    assert upstreams[0].connections - before == 1
+    second.close()
+    third = loaded(alone)
+    assert third._caller.transports is not shared
+    assert third.chat("Hi").text
+    assert upstreams[0].connections - before == 2
+    third.close()
 
 
 def test_a_pickle_of_a_pickle_is_of_the_same_original(from_variable: FailoverClient) -> None:
