@@ -15,6 +15,8 @@ _CREDENTIAL = re.compile(
     r"|(?<![a-z])(?:auth|code|pass|pat|pwd|sas|sid|sig)(?![a-z])",
     re.IGNORECASE,
 )
+#: Names of what only says where a credential is.
+_PLACE = re.compile(r"(?:file|path)$", re.IGNORECASE)
 #: How a value begins that is a credential, whatever its name.
 _TELLTALE = re.compile(r"\s*(?:(?i:bearer)\s|(?i:basic)\s+[A-Za-z0-9+/]{8,}=*\s*$|sk-|eyJ)")
 #: Words beside a secret that are none.
@@ -34,7 +36,8 @@ def is_credential(name: str, value: str, key: Optional[str] = None) -> bool:
         key: one that is known; what holds it is a secret, too.
 
     """
-    return bool(_CREDENTIAL.search(name) or _TELLTALE.match(value) or (key and key in value))
+    named = _CREDENTIAL.search(name) and not _PLACE.search(name)
+    return bool(named or _TELLTALE.match(value) or (key and key in value))
 
 
 def secret_of_url(url: str) -> str:

@@ -41,6 +41,8 @@ def test_names_of_no_credentials(name: str) -> None:
         ("http://token:@proxy", "token"),
         ("user:pw@proxy:3128", "pw"),
         ("redis://host?password=pw", "pw"),
+        ("rediss://host?ssl_keyfile=/etc/k.pem", ""),
+        ("unix:///run/redis.sock?password=pw", "pw"),
         ("redis://:p#w@host", "redis://:p#w@host"),
         ("redis://:p/w@host", "redis://:p/w@host"),
         ("http://[bad", "http://[bad"),

@@ -14,7 +14,7 @@ from . import process
 
 Thing = TypeVar("Thing")
 
-#: Originals whose copies a process keeps; none of them owns a thread or a socket.
+#: Originals whose copies a process keeps: with what was learned, idle connections, and where state is shared a thread.
 _KEPT = 32
 
 
