@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -527,6 +528,19 @@ def test_forked_children_do_no_harm(client: FailoverClient, echo: FakeUpstream, 
     prompts = [f"prompt {number}" for number in range(100)]
     assert texts(client.map(prompts, checkpoint=path)) == prompts
     assert echo.calls.requests == []
+
+
+def test_without_threads_prompts_are_asked_one_after_another(
+    client: FailoverClient, echo: FakeUpstream, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under uWSGI without threads, for instance; a checkpoint needs one, and says why it has none."""
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt={"workers": b"2"}))
+    assert texts(client.map(["a", "b", "c"])) == ["a", "b", "c"]
+    assert echo.max_in_flight == 1
+    with pytest.raises(ConfigurationError, match="--enable-threads") as caught:
+        client.map(["d"], checkpoint=path)
+    assert caught.value.field == "checkpoint"
+    assert asked(echo) == ["a", "b", "c"]
 
 
 # Progress, and what is loaded

@@ -72,7 +72,7 @@ class Mapper(Generic[Thing]):
         iterator = iter(things)
         try:
             while self._read(iterator):
-                while self._under_way >= 2 * self._concurrency:
+                while self._under_way >= 2 * self._concurrency or not self._done.empty():
                     self._take()
             while self._under_way:
                 self._take()
@@ -143,9 +143,8 @@ class Mapper(Generic[Thing]):
         while True:
             job = self._todo.get()
             if job is None or self._stopped:
-                self._todo.put(
-                    None
-                )  # for the next one; nobody counts them, for an interrupt may come between
+                # The next one ends by it, too: an interrupt may have kept a worker from being counted.
+                self._todo.put(None)
                 return
             self._done.put(self._outcome(*job))
             del job  # the next may be long in coming

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from typing import Any, Iterator, List
 
 import pytest
@@ -60,6 +61,22 @@ def test_no_more_threads_than_there_is_work(limit: Any) -> None:
     barrier = threading.Barrier(3)
     assert Mapper(lambda _thing: barrier.wait(10.0), 1000, nothing).run("") == []
     assert sorted(Mapper(lambda _thing: barrier.wait(10.0), 1000, nothing).run("abc")) == [0, 1, 2]
+
+
+def test_what_is_done_is_told_while_the_next_thing_is_long_in_coming() -> None:
+    """A bar moves on also where reading the things takes longer than doing them."""
+    told: List[int] = []
+    mapper = Mapper(doubled, 8, lambda: told.append(1))
+
+    def things() -> Iterator[int]:
+        for number in (0, 1, 2, 4, 5):
+            assert len(told) >= len(mapper._results) - 1
+            yield number
+            deadline = time.monotonic() + 10.0
+            while mapper._done.empty():
+                assert time.monotonic() < deadline
+
+    assert mapper.run(things()) == [0, 2, 4, 8, 10]
 
 
 @pytest.mark.parametrize("fatal", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
