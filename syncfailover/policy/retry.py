@@ -198,6 +198,11 @@ class RetryBudget:
         self._untold -= 1.0
         return True
 
+    @property
+    def untold(self) -> float:
+        """What peers have not been told yet: see `tell`."""
+        return self._untold
+
     def tell(self) -> float:
         """Return what peers have not been told yet: what calls earned, less the retries that were taken."""
         untold, self._untold = self._untold, 0.0

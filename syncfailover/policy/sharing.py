@@ -99,6 +99,11 @@ class Gossip:
         self._lost = {place for place, (_news, told_at) in self._told.items() if told_at is not None}
         self._knowledge.news.update(self._pool.nodes)
 
+    def postpone(self, now: float) -> None:
+        """Note when it was found out what cannot be told now."""
+        self.tell(now, 0.0)
+        self.retell()
+
     def _news_of(self, node: Node, now: float, offset: float) -> List[Entry]:
         made: List[Entry] = []
         for kind, look in _TELLERS.items():

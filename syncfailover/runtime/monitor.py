@@ -115,6 +115,7 @@ class HealthMonitor:
         self._registry.passive = self.probe_when == "never"
         self._introduced = self._registry.peers is None  # set by whoever waited; a race waits twice
         self._talks_inline = False
+        self._talk_at = 0.0  # when a thread may be asked for that talks to peers
 
     @classmethod
     def shared(
@@ -171,9 +172,9 @@ class HealthMonitor:
         probes = self.probe_when != "never"
         if probes and self._crew is None and self._registry.clock() >= self._thread_at:
             self._start()
-        if not self._introduced:
+        if not self._introduced and self._registry.clock() >= self._talk_at:
             self._introduce(total_s)
-        if self._crew is None:
+        if self._crew is None or self._talks_inline:
             self._refresh()
 
     def _introduce(self, total_s: float) -> None:
@@ -181,11 +182,12 @@ class HealthMonitor:
         peers = self._registry.peers
         try:
             if peers is not None:
-                peers.start(total_s * _PATIENCE)
+                peers.start(total_s * _PATIENCE, self)
         except process.NoThread as error:
-            self._talks_inline = True
+            self._talks_inline, self._talk_at = True, self._registry.clock() + _NO_THREAD_S
             process.warn_of_no_threads(str(error), _PASSIVE)
-        self._introduced = True
+        else:
+            self._talks_inline, self._introduced = False, True
 
     def _start(self) -> None:
         with self._lock:
@@ -259,7 +261,7 @@ class HealthMonitor:
             crew.dismiss()
             crew.join(min(self.timeout, _CLOSE_S))
         if self._registry.peers is not None:
-            self._registry.peers.close()
+            self._registry.peers.leave(self)
         self._transports.close()
 
     def after_fork(self) -> None:
@@ -271,12 +273,13 @@ class HealthMonitor:
     def _refresh(self) -> None:
         """Probe the endpoint that was not heard of for the longest, if that is too long, unless another call does."""
         registry = self._registry
-        now = registry.clock()
-        if now < self._refresh_at or not self._refreshing.acquire(blocking=False):
+        now, peers = registry.clock(), registry.peers if self._talks_inline else None
+        hurried = peers is not None and peers.hurried
+        if (now < self._refresh_at and not hurried) or not self._refreshing.acquire(blocking=False):
             return
         try:
-            if self._talks_inline and registry.peers is not None:
-                registry.peers.talk_inline()
+            if peers is not None:
+                peers.talk_inline()
             name, look_at = registry.longest_unheard(now, known_only=self.probe_when == "never")
             self._refresh_at = min(look_at, now + self.interval) if self._talks_inline else look_at
             if name is not None:

@@ -7,6 +7,9 @@ assigns, for in the child of a threaded program nothing else is safe.
 Python calls that hook in the child, where the fork is Python's own. A program in C that forks (uWSGI) may not, so
 whoever begins something calls `entered()` first: the pid is the only sure sign.
 
+What a library keeps per process cannot be put right in a child at all. So whatever uses one that does not bear a fork in
+the middle of something is asked to be done before, and waited for, but not for long.
+
 A program that patches itself for gevent late is in the same plight: what was made before has native locks, at which the
 first greenlet to wait would hold up all others, and with them whoever is to release the lock. So it is treated alike.
 """
@@ -19,7 +22,9 @@ import queue
 import sys
 import threading
 import weakref
-from typing import Any, Callable, Dict, Optional, Protocol
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Callable, Dict, List, Optional, Protocol, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +41,24 @@ class Forkable(Protocol):
         """Replace what a child must not share. Assigns only: no logging, no import, no lock, no thread."""
 
 
+@runtime_checkable
+class Holdable(Protocol):
+    """Something that must not be in the middle of anything when the process forks."""
+
+    def before_fork(self, until: float) -> bool:
+        """Be in the middle of nothing, by `until` at the latest; tell whether that is so. Log nothing."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on, if it was so."""
+
+
+#: Seconds that a fork waits at most for whatever must not be in the middle of anything.
+_HOLD_S = 0.3
+
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_holdables: weakref.WeakSet[Holdable] = weakref.WeakSet()
+#: What holds still, by the thread that forks.
+_held: Dict[int, List[Holdable]] = {}
 _pid = getpid()
 #: What locks are made by; gevent puts its own here.
 _lock = threading.Lock
@@ -51,6 +73,11 @@ def register(thing: Forkable) -> None:
     _forkables.add(thing)
 
 
+def register_held(thing: Holdable) -> None:
+    """Have `thing` asked to hold still before every fork of Python's for as long as it lives."""
+    _holdables.add(thing)
+
+
 def entered() -> None:
     """Find out if this is a forked child that no hook has told so, and have everything replaced before it is used.
 
@@ -62,15 +89,32 @@ def entered() -> None:
                 _in_child()
 
 
+def _before() -> None:
+    until = monotonic() + _HOLD_S
+    held = _held[threading.get_ident()] = []
+    things: List[Holdable] = []
+    for _ in range(10):
+        with suppress(RuntimeError):  # another thread has just registered one
+            things = list(_holdables)
+            break
+    held.extend(thing for thing in things if thing.before_fork(until))
+
+
+def _in_parent() -> None:
+    for thing in _held.pop(threading.get_ident(), ()):
+        thing.after_fork_in_parent()
+
+
 def _in_child() -> None:
     global _pid, _lock, _warned
+    _held.clear()
     for thing in list(_forkables):
         thing.after_fork()
     _pid, _lock, _warned = getpid(), threading.Lock, False
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
 def renew_locks(waiting: Any) -> None:

@@ -22,6 +22,10 @@ class StoreError(Exception):
     """The store cannot be used now; the text says why, and holds no password."""
 
 
+class StoreBusy(StoreError):
+    """Somebody else is using it just now, and will be done in a moment."""
+
+
 class Record(NamedTuple):
     """An entry as a store keeps it."""
 
@@ -92,7 +96,8 @@ class Store(Protocol):
 
         Args:
             records: what was found out.
-            fences: the tokens of this process's leases; probes of whoever has lost its lease since are not kept.
+            fences: the tokens of this process's leases; probes of whoever has none, or has lost it since, are not kept
+                while somebody else has one.
 
         """
 
