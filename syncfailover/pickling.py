@@ -206,9 +206,12 @@ def pack_options(options: Mapping[str, Any], *, include_keys: bool) -> Dict[str,
     """Return a registry's options as they travel; objects among them pickle themselves.
 
     Raises:
-        NotCarried: a URL among them holds a password, and has no source.
+        NotCarried: a URL among them holds a password, and has no source; or `state` is a connection.
 
     """
+    state = options.get("state")
+    if not isinstance(state, (str, type(None))):
+        _refuse("the registry", "state", f"a {type(state).__name__}", "its URL")
     return {
         name: pack_url("the registry", name, value, include_keys=include_keys)
         if isinstance(value, str) and is_secret_url(value)
@@ -264,8 +267,8 @@ def _says_what_travels(thing: Any) -> bool:
     return any(name in vars(base) for base in own for name in ("__getstate__", "__reduce__", "__reduce_ex__"))
 
 
-def _refuse(owner: str, field: str, what: str) -> NoReturn:
-    raise NotCarried(f"{owner}: {field}: {what} is not allowed in a pickle; expected {_ALLOWED}", field=field)
+def _refuse(owner: str, field: str, what: str, allowed: str = _ALLOWED) -> NoReturn:
+    raise NotCarried(f"{owner}: {field}: {what} is not allowed in a pickle; expected {allowed}", field=field)
 
 
 def _plain(value: Any) -> Any:

@@ -294,6 +294,7 @@ def test_the_events_are_those_of_the_code() -> None:
         "docs/map.md",
         "docs/openai.md",
         "docs/openai-sdk.md",
+        "docs/pickling.md",
         "docs/streams.md",
         "docs/testing.md",
     ],

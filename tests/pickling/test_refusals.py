@@ -15,6 +15,7 @@ from syncfailover import (
     EndpointRegistry,
     FailoverClient,
     FailoverSession,
+    pickling,
     settings,
 )
 
@@ -71,6 +72,17 @@ def test_a_secret_without_a_source_refuses(fields: Any, where: str) -> None:
         assert "expected one that the other process can read for itself" in str(error)
         assert "include_keys=True" in str(error)
         assert error.field == where.partition(":")[0]
+
+
+@pytest.mark.parametrize("include_keys", [False, True])
+def test_a_connection_as_state_refuses(include_keys: bool) -> None:
+    """An object, such as a client of the package redis, stays where it is, whatever travels; its URL may go."""
+    with pytest.raises(TypeError, match=r"state: a Connection is not allowed .* expected its URL"):
+        pickling.pack_options({"state": Connection()}, include_keys=include_keys)
+
+
+class Connection:
+    """Stands for one to a store."""
 
 
 @pytest.mark.parametrize(
