@@ -104,6 +104,7 @@ class HealthMonitor:
         self._lock = threading.Lock()
         # All guarded by _lock.
         self._crew: Optional[Crew] = None
+        self._began_at = 0.0
         self._due: Dict[str, float] = {}
         self._turns: Dict[str, int] = {}
         self._pending: Dict[str, Tuple[int, float]] = {}  # turn and time at which it counts as hung
@@ -193,7 +194,7 @@ class HealthMonitor:
         with self._lock:
             if self._crew is not None or self._closed:
                 return
-            now = self._registry.clock()
+            now = self._began_at = self._registry.clock()
             self._due = {e.name: now + self._chance() * self.interval for e in self._registry.endpoints}
             crew = self._crew = Crew()
             self._look_by = None
@@ -338,10 +339,18 @@ class HealthMonitor:
     def _is_ours(self, name: str, now: float) -> bool:
         """Tell whether an endpoint is to be probed, and by this process."""
         peers = self._registry.peers
-        if peers is not None and not peers.may_probe(name):
+        if peers is not None and not (peers.may_probe(name) or self._is_neglected(name, now)):
             return False
         served = self._registry.last_success(name) if self.probe_when == "idle" else None
         return served is None or now - served >= self.interval
+
+    def _is_neglected(self, name: str, now: float) -> bool:
+        """Tell whether a peer who has the right to probe an endpoint has told nothing for so long that it is too old."""
+        if self.probe_when == "idle":  # as the peer's does: it leaves out those that serve it
+            return False
+        probed_at = self._registry.probed_at(name)
+        since = self._began_at if probed_at is None else max(probed_at, self._began_at)
+        return now - since > 3 * self.interval + self.timeout
 
     def _job(self, endpoint: Endpoint, now: float) -> Job:
         """Hold the lock when calling this."""

@@ -57,17 +57,23 @@ def _wrong(state: Any, why: str = "") -> ConfigurationError:
 
 
 def _sqlite(url: str) -> Store:
+    if find_spec("_sqlite3") is None:
+        raise _wrong(url, "a Python with the module sqlite3, which this one was built without")
     from .sqlite import SqliteStore  # noqa: PLC0415 - sqlite3 is only loaded where it is used
 
-    path = url[len("sqlite:///") :]
+    path = unquote(url[len("sqlite:///") :])
     if not url.lower().startswith("sqlite:///") or not path or "\0" in path:
         raise _wrong(url)
-    if "?" in path:
+    if "?" in url:
         raise _wrong(url, "a path without a query")
-    store = SqliteStore(os.path.expanduser(unquote(path)))  # noqa: PTH111 - a text is what SQLite wants
+    if path == ":memory:":
+        raise _wrong(url, "the path of a file; memory is shared with nobody")
+    store = SqliteStore(os.path.expanduser(path))  # noqa: PTH111 - a text is what SQLite wants
     directory = os.path.dirname(store.path)  # noqa: PTH120
     if not os.path.isdir(directory):  # noqa: PTH112
         raise _wrong(url, f"a path in a directory that exists; {directory} does not")
+    if os.path.isdir(store.path):  # noqa: PTH112
+        raise _wrong(url, "the path of a file, not of a directory")
     return store
 
 
