@@ -110,7 +110,8 @@ class Extras:
         named = dict(self._headers.values())
         pack_named("the client", "default_headers", named, include_keys=include_keys)
         for name, pairs in self._query.items():
-            pack_named("the client", "default_query", dict([(name, ""), *pairs]), include_keys=include_keys)
+            for written, value in [(name, ""), *pairs]:
+                pack_named("the client", "default_query", {written: value}, include_keys=include_keys)
         return self._headers, self._query
 
     def content(self) -> List[Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import sys
 from importlib import import_module
-from inspect import ismethod
+from types import MethodType
 from typing import Any, Dict, Iterable, List, Mapping, NoReturn, Optional, Tuple
 from urllib.parse import parse_qsl
 
@@ -260,7 +260,7 @@ def _pack_key(owner: str, key: Any, *, include_keys: bool) -> Any:
 
 def _says_what_travels(thing: Any) -> bool:
     """Tell whether the class of something callable decides itself what of it is pickled: it may hold a key."""
-    kind = type(thing.__self__ if ismethod(thing) else thing)
+    kind = type(thing.__self__ if isinstance(thing, MethodType) else thing)
     if kind.__module__ == "builtins" or issubclass(kind, functools.partial):
         return False
     own = [base for base in kind.__mro__ if base is not object]

@@ -200,9 +200,12 @@ class Registry:
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> Registry:
         """Return another one of the same configuration; within a process keys need no leave to travel."""
-        options = self._given.items()
-        copies = {name: value if callable(value) else deepcopy(value, memo) for name, value in options}
-        return type(self)(self.endpoints, **copies)
+        options = dict(self._given)
+        for name in {"balancer", "retry_budget"}.intersection(
+            options
+        ):  # what learns; the others may be shared
+            options[name] = deepcopy(options[name], memo)
+        return type(self)(self.endpoints, **options)
 
     def __copy__(self) -> Registry:
         """Return another one, as `deepcopy` does: there is nothing that two could share."""

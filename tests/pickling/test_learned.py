@@ -159,6 +159,59 @@ def test_a_child_forked_while_the_lock_is_held_unpickles(changing: bool) -> None
     assert status == 0
 
 
+def test_a_child_forked_while_connections_change_hands_calls(from_variable: FailoverClient) -> None:
+    """It waits for no lock of the parent's, neither to take part in what is shared nor to leave it."""
+    twin = loaded(from_variable)
+    pickled = pickle.dumps(from_variable)
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with twin._caller.transports._lock:
+            held.set()
+            release.wait(20.0)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(20.0)
+    pid = os.fork()
+    if pid == 0:
+        killer = threading.Timer(10.0, os._exit, (3,))
+        killer.daemon = True
+        killer.start()
+        again = pickle.loads(pickled)  # noqa: S301 - our own
+        texts = [client.chat("Hi").text for client in (twin, again)]
+        again.close()
+        twin.close()
+        os._exit(0 if texts == ["Hello from upstream."] * 2 else 2)
+    _, status = os.waitpid(pid, 0)
+    release.set()
+    holder.join(10.0)
+    assert status == 0
+    twin.close()
+
+
+def test_a_thousand_pickles_leave_nothing_behind(from_variable: FailoverClient) -> None:
+    """Clients that are unpickled, used and dropped take their threads along, and share one connection per endpoint."""
+    original = FailoverClient(from_variable.registry.endpoints, model="m", probe_interval=0.05)
+    pickled = pickle.dumps(original)
+    before = set(threading.enumerate())
+    for number in range(1000):
+        twin = pickle.loads(pickled)  # noqa: S301 - our own
+        if number % 100 == 0:
+            twin.chat("Hi")
+    registry = twin.registry
+    del twin
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        if "syncfailover" in thread.name:
+            thread.join(10.0)
+            assert not thread.is_alive()
+    assert (
+        len(left) < 20
+    )  # the upstreams' own, one for each connection, and what a monitor left in the last moment
+    assert len(registry.transports._users) == 0
+
+
 def test_calls_go_on_while_a_client_is_pickled(from_variable: FailoverClient) -> None:
     """Pickling takes no lock that a call needs, and finds nothing half changed."""
     stop, failed = threading.Event(), []

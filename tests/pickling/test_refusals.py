@@ -119,7 +119,8 @@ def test_a_secret_in_a_session_refuses(change: Any, where: str) -> None:
             {"default_query": {"filter": {"api_key": SECRET}}},
             "the client: default_query['filter[api_key]']: ",
         ),
-        ({"default_query": {"v": ["1", SECRET]}}, "the client: default_query['v']: "),
+        ({"default_query": {"v": [SECRET, "1"]}}, "the client: default_query['v']: "),
+        ({"default_query": {"token": ["1"]}}, "the client: default_query['token']: "),
     ],
 )
 def test_a_secret_in_a_child_refuses(options: Any, where: str) -> None:
