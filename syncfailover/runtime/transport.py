@@ -28,6 +28,7 @@ from urllib3.util.retry import Retry
 from .._version import __version__
 from ..endpoint import Endpoint
 from . import process
+from .own_sockets import own_sockets
 from .target import EndpointResponse, Fixed, Target
 from .tls import give_context
 from .wire import POOLS
@@ -204,6 +205,7 @@ class EndpointTransport(HTTPAdapter):
         self._pool = None
 
     def _close_inherited(self) -> None:
+        own_sockets.close_inherited()
         inherited, self._inherited = self._inherited, []
         for manager in inherited:
             manager.clear()

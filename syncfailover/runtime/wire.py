@@ -20,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.connection import allowed_gai_family
 
 from .attempt_clock import LEAST_S, AttemptClock, closing
+from .own_sockets import own_sockets
 
 #: A pooled connection that the server had closed fails at once; one that breaks later was working on the request.
 _STALE_WITHIN_S = 1.0
@@ -135,6 +136,11 @@ class _DeadlineMixin(_Connection):
         with closing(clock):
             super().close()
 
+    def connect(self) -> None:
+        """Connect, and remember the socket that TLS has put in the place of the one that was opened."""
+        super().connect()
+        own_sockets.add(getattr(self.sock, "socket", self.sock))  # urllib3 wraps TLS inside of TLS
+
     def _new_conn(self) -> socket.socket:
         """Open a socket: the connect timeout bounds all addresses of the host together, and the TLS handshake."""
         if self.clock is not None:
@@ -150,6 +156,7 @@ class _DeadlineMixin(_Connection):
             if deadline <= monotonic() or (self.clock is not None and self.clock.expired):
                 break
             sock = socket.socket(family, kind, protocol)
+            own_sockets.add(sock)
             try:
                 self._dial(sock, address, deadline)
             except OSError as error:
@@ -165,7 +172,9 @@ class _DeadlineMixin(_Connection):
         """Connect to one address, until the deadline or until the attempt is called off."""
         clock = self.clock
         if clock is not None and clock.kill_switch is not None:
-            clock.kill_switch.hold(sock.dup(), owned=True)  # TLS will take the socket over
+            double = sock.dup()  # TLS will take the socket over
+            own_sockets.add(double)
+            clock.kill_switch.hold(double, owned=True)
         for option in self.socket_options or ():
             sock.setsockopt(*option)
         sock.settimeout(max(deadline - monotonic(), LEAST_S))
