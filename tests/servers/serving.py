@@ -63,7 +63,8 @@ class Footprint(NamedTuple):
 
 def footprint(pid: int) -> Footprint:
     """Count what a process holds now."""
-    return Footprint(len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")))
+    there = Path(f"/proc/{pid}")
+    return Footprint(*(len(list(there.joinpath(what).iterdir())) for what in ("fd", "task")))
 
 
 def children(pid: int) -> List[int]:
@@ -77,9 +78,9 @@ def connections(pid: int, upstreams: Sequence[FakeUpstream]) -> Set[str]:
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     known = {f"socket:[{fields[9]}]" for fields in lines if int(fields[2].partition(":")[2], 16) in ports}
     held = set()
-    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(OSError):  # closed meanwhile
-            held.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+            held.add(os.readlink(descriptor))
     return held & known
 
 
@@ -111,7 +112,7 @@ def load(
     """
     turns = iter(range(total))
     taking = threading.Lock()
-    answered: "Counter[int]" = Counter()
+    answered: Counter[int] = Counter()
     failures: List[str] = []
     events = dict(then or {})
 

@@ -20,6 +20,6 @@ def state(request: HttpRequest) -> JsonResponse:
 
 urlpatterns = [path("ask", ask), path("state", state)]
 
-settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=__name__, SECRET_KEY="only for this test")  # noqa: S106
+settings.configure(ALLOWED_HOSTS=["127.0.0.1"], ROOT_URLCONF=__name__, SECRET_KEY="only for this test")
 django.setup()
 application = get_wsgi_application()
