@@ -180,7 +180,9 @@ def test_a_mounted_session_travels(from_variable: FailoverClient, upstreams: Any
     assert reply.status_code == 200
     assert upstreams[0].calls.requests[-1].header("x-title") == "ours"
     assert upstreams[0].calls.requests[-1].header("authorization") == f"Bearer {SECRET}"
+    assert adapter._owns_terms
     twin.close()
+    assert adapter.transports._closed
     session.close()
 
 
@@ -227,7 +229,7 @@ def test_a_subclass_travels_with_what_it_has_of_its_own() -> None:
 def test_an_unpickled_client_ends_its_threads(from_variable: FailoverClient) -> None:
     """The monitor starts with the first call, and is gone with `close`, or with the client."""
     original = FailoverClient(from_variable.registry.endpoints, model="m", probe_interval=0.05)
-    for drop in (FailoverClient.close, id):
+    for kept in (True, False):
         before = set(threading.enumerate())
         twin = loaded(original)
         assert set(threading.enumerate()) == before
@@ -235,8 +237,10 @@ def test_an_unpickled_client_ends_its_threads(from_variable: FailoverClient) -> 
         assert twin._monitor.running
         started = {thread for thread in set(threading.enumerate()) - before if "syncfailover" in thread.name}
         assert started
-        drop(twin)
-        del twin
+        if kept:
+            twin.close()
+        else:
+            del twin
         for thread in started:
             thread.join(5.0)
         assert not any(thread.is_alive() for thread in started)
