@@ -5,7 +5,7 @@
     python dask_prompts.py tcp://scheduler:8786 prompts.txt > answers.jsonl
 
 The client is sent along with the function. It travels as its configuration: each worker reads the keys from its own
-environment, and makes one client of it for all its tasks. Without an address a cluster is started on this machine.
+environment, and all its tasks share what is known and the connections. Without an address a cluster is started on this machine.
 """
 
 import json
