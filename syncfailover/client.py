@@ -14,7 +14,6 @@ from typing import (
     List,
     Mapping,
     Optional,
-    Sequence,
     Tuple,
     Type,
     Union,
@@ -23,15 +22,14 @@ from typing import (
 
 from urllib3.util.retry import Retry
 
-from . import providers
 from .adapter import EndpointRegistry
 from .api import Chat, Completions, Embeddings, Models, Responses
 from .caller import Caller
 from .completion.reply import ChatReply
 from .endpoint import Endpoint
-from .endpoint_fields import ApiKey
 from .errors import ConfigurationError
 from .extras import Extras
+from .made_of import FromElsewhere
 from .openai_options import Covered, refused
 from .policy.health import HealthStatus
 from .policy.snapshot import Snapshot
@@ -48,10 +46,8 @@ from .validation import number
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from . import settings
 
-
-class FailoverClient(Covered):
+class FailoverClient(FromElsewhere, Covered):
     """Keeps `client.chat(...)` working when an endpoint does not.
 
         client = FailoverClient([Endpoint("a", url_a, key_a), Endpoint("b", url_b, key_b)], model="gpt-4.1")
@@ -164,62 +160,6 @@ class FailoverClient(Covered):
         self.embeddings = Embeddings(caller)
         #: `client.models.list()`
         self.models = Models(caller)
-
-    @classmethod
-    def from_keys(
-        cls,
-        keys: Sequence[ApiKey],
-        provider: str = "holysheep",
-        *,
-        emergency: Union[Endpoint, Iterable[Endpoint]] = (),
-        **options: Any,
-    ) -> FailoverClient:
-        """Make a client of several keys of one provider: one endpoint per key, weights falling.
-
-        Args:
-            keys: at least one.
-            provider: the name of a preset in `syncfailover.providers`; for "azure" pass `base_url`, too.
-            emergency: endpoints of lower priority, for when no key of the provider works.
-            options: any keyword of `Endpoint` for the keys' endpoints, any other for the client.
-
-        """
-        fields = {name: options.pop(name) for name in list(options) if name in _ENDPOINT_FIELDS}
-        exits = [emergency] if isinstance(emergency, Endpoint) else list(emergency)
-        return cls([*providers.from_keys(provider, keys, **fields), *exits], **options)
-
-    @classmethod
-    def from_env(cls, **options: Any) -> FailoverClient:
-        """Make a client of what the environment says; docs/configuration.md lists the variables.
-
-        Args:
-            options: keywords of the client; they win over what the environment says.
-
-        """
-        from . import settings  # noqa: PLC0415 - most clients are made in code
-
-        return cls._of(settings.from_env(), options)
-
-    @classmethod
-    def from_file(cls, path: Union[str, os.PathLike[str]], **options: Any) -> FailoverClient:
-        """Make a client of a TOML file; docs/configuration.md lists its keys."""
-        from . import settings  # noqa: PLC0415 - most clients are made in code
-
-        return cls._of(settings.from_file(path), options)
-
-    @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any], **options: Any) -> FailoverClient:
-        """Make a client of a mapping in the shape of the TOML file."""
-        from . import settings  # noqa: PLC0415 - most clients are made in code
-
-        return cls._of(settings.from_mapping(mapping), options)
-
-    @classmethod
-    def _of(cls, found: settings.Settings, options: Mapping[str, Any]) -> FailoverClient:
-        try:
-            return cls(found.endpoints, **{**found.options, **options})
-        except ConfigurationError as error:
-            problem = error if error.field in options else found.told(error)
-        raise problem
 
     def __repr__(self) -> str:
         return f"<FailoverClient {self.registry.snapshot()}>"
@@ -439,9 +379,6 @@ def _unpickled(kind: Type[FailoverClient], caller: Caller, others: Dict[str, Any
     client._call_with(caller)
     vars(client).update(others)
     return client
-
-
-_ENDPOINT_FIELDS = frozenset(Endpoint.__slots__) - {"name", "api_key", "weight", "origin"}
 
 
 def _refused_option(name: str) -> ConfigurationError:
