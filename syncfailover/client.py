@@ -25,11 +25,11 @@ from urllib3.util.retry import Retry
 from .adapter import EndpointRegistry
 from .api import Chat, Completions, Embeddings, Models, Responses
 from .caller import Caller
+from .client_sources import FromElsewhere
 from .completion.reply import ChatReply
 from .endpoint import Endpoint
 from .errors import ConfigurationError
 from .extras import Extras
-from .made_of import FromElsewhere
 from .openai_options import Covered, refused
 from .policy.health import HealthStatus
 from .policy.snapshot import Snapshot
