@@ -57,6 +57,7 @@ class Timer:
         """Forget the parent's thread and what it was to do; one that was closed stays so."""
         closed = not self._finalizer.alive
         self._finalizer.detach()
+        self._clockwork.disown()
         self._reset()
         if closed:
             self._finalizer()
@@ -91,6 +92,10 @@ class _Clockwork:
         with self._changed:
             self._closed, self._running = True, False
             self._changed.notify()
+
+    def disown(self) -> None:
+        """Do nothing more: unlike a thread, a greenlet of gevent goes on in a forked child."""
+        self._closed = True
 
     def _start(self) -> bool:
         """Hold the lock when calling this."""
