@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any, List, Optional, Sequence, Tuple, Type
 
 import redis
@@ -12,6 +13,8 @@ from .redis_scripts import Script
 
 #: A node of a cluster says at once where our keys are, unless the cluster is being changed.
 _MOVES = 2
+#: Seconds after which a connection that was not used may have been closed for that alone.
+_IDLE_S = 1.0
 
 
 class Link:
@@ -32,6 +35,7 @@ class Link:
         self._secrets = secrets
         self._place: Options = {}  # where it was connected to last
         self._connection: Optional[Any] = None
+        self._used_at = 0.0
 
     def __str__(self) -> str:
         return f"{self._route}/{self._options.get('db', 0)}"
@@ -73,6 +77,17 @@ class Link:
             return self.ask("EVAL", script.text, len(keys), *keys, *values)
 
     def _ask(self, command: Tuple[Any, ...]) -> Any:
+        used_at, self._used_at = self._used_at, monotonic()
+        try:
+            return self._said(command)
+        except redis.ConnectionError:
+            if self._used_at - used_at < _IDLE_S:
+                raise
+        self.close()
+        self.connect()
+        return self._said(command)
+
+    def _said(self, command: Tuple[Any, ...]) -> Any:
         if self._connection is None:
             raise redis.ConnectionError("not connected")
         self._connection.send_command(*command)

@@ -104,7 +104,8 @@ def test_all_know_of_open_breakers(
     for peer in others:
         peer.tell("wait", "breakers", "a", "closed")
     eventually(lambda: first.ask("ask")["endpoint"] == "a", "the first to ask it is answered")
-    took_ms = spread_ms([peer.hear() for peer in others], first.ask("wait", "breakers", "a", "closed"))
+    times = [peer.hear() for peer in others]
+    took_ms = spread_ms(times, min(times))
     record_property("all know of a closed breaker, ms", took_ms)
     assert took_ms < ALL_KNOW_MS
 

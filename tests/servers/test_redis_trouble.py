@@ -17,6 +17,8 @@ from redis.sentinel import Sentinel
 from redis_servers import INTERVAL_S, QUICK_S, Calls, RedisServer, SlowWay, warnings_of
 from serving import eventually, free_port
 
+from syncfailover.state.redis import RedisStore
+from syncfailover.state.store import StoreError
 from syncfailover.testing import FakeUpstream, Status
 
 pytestmark = pytest.mark.server
@@ -264,6 +266,22 @@ def test_no_redis_at_all(
     assert calls.all_are("alone")
     assert len(warnings_of(caplog)) == 2
     listener.close()
+
+
+def test_a_connection_that_was_idle_for_too_long(server: RedisServer) -> None:
+    """A server or a firewall may close what is idle: it is opened again without a word, and what was in use is not."""
+    store = RedisStore(server.url)
+    store.open(lambda: None)
+    admin = server.client()
+    for idle_s in (1.1, 0.0):
+        assert store.read(["ab" * 12]) == []
+        time.sleep(idle_s)
+        admin.client_kill_filter(_type="normal", skipme=True)
+        if idle_s:
+            assert store.read(["ab" * 12]) == []
+    with pytest.raises(StoreError, match=r"^redis 127\.0\.0\.1:"):
+        store.read(["ab" * 12])
+    store.close()
 
 
 # Who may
