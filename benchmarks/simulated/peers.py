@@ -1,11 +1,11 @@
-"""Processes that share what they know: a store in virtual time, and what `runtime/peers.py` does with its thread.
+"""Processes that share what they know: a store in virtual time, and what `runtime/talk.py` does with its thread.
 
 What is told and believed is the real `policy/sharing.py`; what the store keeps, and whom it tells, is as `state/` has it.
 """
 
 from syncfailover.policy.entry import HEALTH, decoded, encoded, gist
 from syncfailover.policy.sharing import Gossip
-from syncfailover.runtime.peers import _LAST, _RENEW
+from syncfailover.runtime.talk import _LAST, _RENEW
 from syncfailover.state.store import Account
 
 _NEVER = float("-inf")
@@ -94,7 +94,7 @@ class Store:
 
 
 class Peers:
-    """One process's part: see `runtime/peers.py`, whose cycle this is."""
+    """One process's part: see `runtime/talk.py`, whose cycle this is."""
 
     def __init__(self, process, store, sharing):
         self._process = process

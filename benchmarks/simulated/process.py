@@ -95,9 +95,13 @@ class Process:
             if self.peers is not None:
                 self.peers.probes(upstream.name, now)
             ends, result = upstream.probe(now)
-            self.agenda.at(ends, self._probed, result)
+            self.agenda.at(ends, self._probed, result, upstream, now)
 
-    def _probed(self, now, result):
+    def _probed(self, now, result, upstream, began):
+        if not result.alive:  # the next one is made a little sooner
+            soon = began + self.world.probe_interval_s * (1.0 - _JITTER)
+            if soon < self._due[upstream]:
+                self._probe_at(soon, upstream)
         self.pool.probed(result, now)
         self.learned(now)
 

@@ -22,5 +22,5 @@ class Sharing(NamedTuple):
 SHARINGS = {
     "alone": Sharing("alone", "each process alone"),
     "sqlite": Sharing("SQLite", f'`state="sqlite:///..."`, hosts of {OF_A_HOST} processes', OF_A_HOST, 0.25),
-    "redis": Sharing("Redis", '`state="redis://..."`, one for the whole fleet', 0, 1.0, (0.1, 0.5)),
+    "redis": Sharing("Redis", '`state="redis://..."`, one for the whole fleet', 0, 0.4, (0.1, 0.5)),
 }
