@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from hashlib import blake2b
-from typing import Any, Callable, Dict, List, Protocol, Sequence
+from typing import Any, Callable, Dict, Protocol, Sequence
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from ..policy.pool import EndpointPool
@@ -44,6 +45,7 @@ class Accounts:
     def __init__(self, endpoints: Sequence[str]) -> None:
         group = blake2b("".join(endpoints).encode(), digest_size=8).hexdigest()
         self._retries, self._usd = f"retries:{group}", f"usd:{group}"
+        self._member = uuid4().hex
         #: What is to be written once more; of whoever talks to the store alone, as is what follows.
         self._changes: Dict[str, float] = {}
         #: What all have spent, and of that what this process has written.
@@ -73,7 +75,8 @@ class Accounts:
         budget, due = registry.retry_budget, self._due_usd()
         retries = self._changes.pop(self._retries, 0.0) + registry.look(lambda _pool: budget.tell())
         usd = self._changes.get(self._usd, 0.0) + sum(due.values())
-        accounts: List[Account] = [Account(self._retries, retries, budget.capacity, budget.per_second)]
+        # As large as those of all processes together: what each of them earns and may keep, a fleet does, too.
+        accounts = [Account(self._retries, retries, budget.capacity, budget.per_second, self._member)]
         if self._spenders:
             accounts.append(Account(self._usd, usd))
         try:
@@ -109,6 +112,7 @@ class Accounts:
     def after_fork(self) -> None:
         """Begin from nothing: what the parent spent it tells itself."""
         self._lock = threading.Lock()
+        self._member = uuid4().hex
         self._changes = {}
         self._total_usd = self._own_usd = 0.0
         self._spenders = WeakKeyDictionary(dict.fromkeys(self._spenders, 0.0))

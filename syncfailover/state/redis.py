@@ -124,8 +124,9 @@ class RedisStore:
         for account in accounts:
             names.append(account.name)
             capacity = "" if account.capacity is None else repr(account.capacity)
-            values += [repr(account.change), capacity, repr(account.per_second)]
-        found = self._run(SETTLE, [f"{self._prefix}account:{name}" for name in names], *values)
+            values += [repr(account.change), capacity, repr(account.per_second), account.member]
+        keys = [f"{self._prefix}{kind}:{name}" for name in names for kind in ("account", "members")]
+        found = self._run(SETTLE, keys, *values)
         return {name: float(amount) for name, amount in zip(names, found)}
 
     def close(self) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from hashlib import sha1
 
+from .store import MEMBER_S
+
 #: Seconds for which the last token of a lease is remembered, and what is in an account.
 _LEASE_KEPT_S, _ACCOUNT_KEPT_S = 3600, 86400
 #: Seconds that an entry may be ahead of the server's time, and that a lease may last: what is beyond cannot be.
@@ -138,17 +140,27 @@ return {time[1], time[2], found}
 """
 )
 
-#: KEYS: accounts. ARGV: of each its change, its capacity (empty for none) and what it earns per second. Finds what is in
-#: each then, by the rule of `Account.settled`.
+#: KEYS: of each account itself and its members. ARGV: of each its change, its capacity (empty for none), what it earns per
+#: second, and who of its members this is (empty where they are not counted). Finds what is in each then, by the rule of
+#: `Account.settled`.
 SETTLE = Script(
     _filled(
         """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local found = {}
-for i, key in ipairs(KEYS) do
-  local change, capacity, per_second = unpack(ARGV, 3 * i - 2, 3 * i)
+for i = 1, #KEYS / 2 do
+  local key, members_key, members = KEYS[2 * i - 1], KEYS[2 * i], 1
+  local change, capacity, per_second, member = unpack(ARGV, 4 * i - 3, 4 * i)
   capacity = tonumber(capacity)
+  if member ~= '' then
+    if redis.call('TYPE', members_key).ok ~= 'zset' then redis.call('DEL', members_key) end
+    redis.call('ZADD', members_key, now + $MEMBER, member)
+    redis.call('ZREMRANGEBYSCORE', members_key, '-inf', now)
+    redis.call('ZREMRANGEBYSCORE', members_key, now + $MEMBER + $SKEW, '+inf')
+    redis.call('EXPIRE', members_key, 2 * $MEMBER)
+    members = math.max(1, redis.call('ZCARD', members_key))
+  end
   local total, at = capacity or 0, now
   local value = redis.pcall('GETRANGE', key, 0, 127)
   if type(value) == 'string' then
@@ -156,13 +168,15 @@ for i, key in ipairs(KEYS) do
     amount, since = tonumber(amount), tonumber(since)
     if amount and since and amount - amount == 0 and since - since == 0 then total, at = amount, since end
   end
-  total = total + math.max(0, now - at) * per_second + change
-  if capacity then total = math.min(total, capacity) end
+  total = total + math.max(0, now - at) * per_second * members + change
+  if capacity then total = math.min(total, capacity * members) end
   found[i] = string.format('%.17g', math.max(0, total))
   redis.call('SET', key, found[i] .. ' ' .. string.format('%.6f', now), 'EX', $KEPT)
 end
 return {time[1], time[2], found}
 """,
         KEPT=_ACCOUNT_KEPT_S,
+        MEMBER=round(MEMBER_S),
+        SKEW=_SKEW_S,
     )
 )

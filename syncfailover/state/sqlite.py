@@ -32,7 +32,7 @@ from typing import (
 )
 
 from ..policy.entry import HEALTH, LARGEST, LONGEST_S, SKEW_S
-from .store import Account, Record, StoreBusy, StoreError
+from .store import MEMBER_S, Account, Record, StoreBusy, StoreError
 
 #: Says whose file it is, in SQLite's header ("syfo").
 _APPLICATION_ID = 0x7379666F
@@ -53,6 +53,7 @@ _SCHEMA = (
     "CREATE TABLE entries (endpoint TEXT, kind TEXT, at REAL, until REAL, data BLOB, PRIMARY KEY (endpoint, kind))",
     "CREATE TABLE leases (endpoint TEXT PRIMARY KEY, owner TEXT, token INTEGER, until REAL)",
     "CREATE TABLE accounts (name TEXT PRIMARY KEY, amount REAL, at REAL)",
+    "CREATE TABLE members (name TEXT, member TEXT, until REAL, PRIMARY KEY (name, member))",
 )
 _READ = (
     "SELECT endpoint, kind, CAST(substr(data, 1, ?) AS BLOB) FROM entries "
@@ -68,7 +69,9 @@ _SWEEP = (
     "DELETE FROM entries WHERE until < :now OR until > :now + :longest OR at > :now + :skew OR at IS NULL OR until IS NULL",
     "DELETE FROM leases WHERE until < :now - :lease OR until IS NULL",
     "DELETE FROM accounts WHERE at < :now - :account OR at IS NULL",
+    "DELETE FROM members WHERE until < :now OR until > :now + :lease OR until IS NULL",
 )
+_MEMBERS = "SELECT count(*) FROM members WHERE name = ? AND until >= ? AND until <= ?"
 # Tokens only grow.
 _LEASES = "SELECT endpoint, owner, CAST(coalesce(token, 0) AS INTEGER), until FROM leases WHERE endpoint IN "
 _LEASE = (
@@ -187,10 +190,12 @@ class SqliteStore:
         """Add to accounts, and return what is in them; where nothing is added, without a write."""
         accounts, now = list(accounts), self.now()
         with self._alone() as db:
-            if not any(account.change for account in accounts):
-                return {account.name: account.settled(_known(db, account), now) for account in accounts}
+            if not any(account.change or _is_forgotten_soon(db, account, now) for account in accounts):
+                return {account.name: _settled(db, account, now) for account in accounts}
             with _transaction(db):
-                found = {account.name: account.settled(_known(db, account), now) for account in accounts}
+                members = [(each.name, each.member, now + MEMBER_S) for each in accounts if each.member]
+                db.executemany("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", members)
+                found = {account.name: _settled(db, account, now) for account in accounts}
                 rows = [(name, amount, now) for name, amount in found.items()]
                 db.executemany("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", rows)
         return found
@@ -240,8 +245,12 @@ class SqliteStore:
     def _connection(self) -> sqlite3.Connection:
         if self._db is not None:
             return self._db
-        if _inode(self.path) in _forbidden.get(os.getpid(), ()):
+        file = _inode(self.path)
+        if file in _forbidden.get(os.getpid(), ()):
             raise StoreError(f"{self.path} was open when this process was forked")
+        if file is not None and not os.access(self.path, os.R_OK | os.W_OK):
+            # SQLite would open it to read, and leave a log beside it that is as read-only as the file.
+            raise StoreError(f"{self.path} may not be read and written")
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
             _prepare(db)
@@ -339,10 +348,21 @@ def _may_tell(db: sqlite3.Connection, endpoint: str, fences: Mapping[str, int], 
     )
 
 
-def _known(db: sqlite3.Connection, account: Account) -> Optional[Tuple[Any, Any]]:
-    """Return what is in an account, and since when."""
+def _settled(db: sqlite3.Connection, account: Account, now: float) -> float:
+    """Return what is in an account after this change."""
     row = db.execute("SELECT amount, at FROM accounts WHERE name = ?", (account.name,)).fetchone()
-    return None if row is None else (row[0], row[1])
+    members = db.execute(_MEMBERS, (account.name, now, now + MEMBER_S + SKEW_S)).fetchone()[0]
+    return account.settled(None if row is None else (row[0], row[1]), now, max(1, members))
+
+
+def _is_forgotten_soon(db: sqlite3.Connection, account: Account, now: float) -> bool:
+    """Tell whether it is time to say again that this process uses an account."""
+    if not account.member:
+        return False
+    mine = db.execute(
+        "SELECT until FROM members WHERE name = ? AND member = ?", (account.name, account.member)
+    ).fetchone()
+    return mine is None or not _lasts(mine[0], now + MEMBER_S / 2)
 
 
 def _inode(path: str) -> Optional[_Inode]:

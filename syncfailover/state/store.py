@@ -39,30 +39,37 @@ class Record(NamedTuple):
     gist: str = ""
 
 
+#: Seconds for which a member of an account counts after it was last heard of.
+MEMBER_S = 30.0
+
+
 class Account(NamedTuple):
     """What peers earn and spend together."""
 
     name: str
     #: What this process adds, or takes away.
     change: float
-    #: What all of it together may be at most, and what it begins with.
+    #: What may be in it at most for each member, and what it begins with.
     capacity: Optional[float] = None
-    #: What time alone adds.
+    #: What time alone adds for each member.
     per_second: float = 0.0
+    #: Who this process is among those who use it; empty where they are not counted.
+    member: str = ""
 
-    def settled(self, known: Optional[Tuple[Any, Any]], now: float) -> float:
+    def settled(self, known: Optional[Tuple[Any, Any]], now: float, members: int = 1) -> float:
         """Return what is in it after this change.
 
         Args:
             known: what was in it and when, in seconds on the store's clock; None where it is new.
             now: on the same clock.
+            members: how many use it.
 
         """
         amount, at = self.capacity or 0.0, now
         if known is not None and _is_number(known[0]) and _is_number(known[1]):
             amount, at = known
-        total = amount + max(0.0, now - at) * self.per_second + self.change
-        return max(0.0, total if self.capacity is None else min(total, self.capacity))
+        total = amount + max(0.0, now - at) * self.per_second * members + self.change
+        return max(0.0, total if self.capacity is None else min(total, self.capacity * members))
 
 
 def _is_number(value: Any) -> bool:
@@ -108,7 +115,7 @@ class Store(Protocol):
         """Give up the right to probe."""
 
     def settle(self, accounts: Iterable[Account]) -> Dict[str, float]:
-        """Add to accounts, and return what is in them."""
+        """Add to accounts, and return what is in them by the rule of `Account.settled`."""
 
     def close(self) -> None:
         """Disconnect; `open` connects again."""
