@@ -33,6 +33,9 @@ getpid = os.getpid
 #: What uWSGI's options hold where one is set; its versions differ in bytes, texts and booleans.
 _SET = (True, b"true", "true", b"1", "1", 1)
 
+#: Why the process that forks uWSGI's workers has no threads; the workers have.
+_FORKS_LATER = "uWSGI has yet to fork its workers"
+
 
 class Forkable(Protocol):
     """Something with locks, threads or sockets."""
@@ -158,21 +161,32 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
 
 
 def _uwsgi_trouble() -> Optional[str]:
-    """Say why a thread would stand still under uWSGI, which keeps Python to itself between requests unless told."""
-    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    """Say why no thread may be started under uWSGI.
+
+    It keeps Python to itself between requests unless told otherwise. And it forks whenever it likes, whatever a thread of
+    the process that forks is at: the child would inherit Python's own lock from one that is not there, and hang.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    options = getattr(uwsgi, "opt", None)
     has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
     if not isinstance(options, dict) or has_greenlets:
         return None
     texts = {key.decode() if isinstance(key, bytes) else key: value for key, value in options.items()}
-    if texts.get("enable-threads") in _SET or "threads" in texts:
-        return None
-    return "uWSGI runs without threads: start it with --enable-threads"
+    if texts.get("enable-threads") not in _SET and "threads" not in texts:
+        return "uWSGI runs without threads: start it with --enable-threads"
+    return _FORKS_LATER if _is_before_uwsgi_forks(uwsgi) else None
+
+
+def _is_before_uwsgi_forks(uwsgi: Any) -> bool:
+    """Tell whether this is uWSGI's master, or where there is none, whether it has not begun to work."""
+    master = uwsgi.masterpid() if hasattr(uwsgi, "masterpid") else None
+    return master == getpid() or (master == 0 and uwsgi.worker_id() == 0)
 
 
 def warn_of_no_threads(why: str, consequence: str) -> None:
-    """Say once in a process that it has no threads, unless it is about to end."""
+    """Say once in a process that it has no threads, unless it is about to end, or to fork those that have."""
     global _warned  # noqa: PLW0603 - the state of the process, of which there is one
-    if _warned or "shutdown" in why:
+    if _warned or "shutdown" in why or why == _FORKS_LATER:
         return
     _warned = True
     logger.warning("no background thread can run (%s); %s", why, consequence)
