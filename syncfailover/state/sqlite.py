@@ -248,7 +248,8 @@ class SqliteStore:
         file = _inode(self.path)
         if file in _forbidden.get(os.getpid(), ()):
             raise StoreError(f"{self.path} was open when this process was forked")
-        if file is not None and not os.access(self.path, os.R_OK | os.W_OK):
+        effective = os.access in os.supports_effective_ids
+        if file is not None and not os.access(self.path, os.R_OK | os.W_OK, effective_ids=effective):
             # SQLite would open it to read, and leave a log beside it that is as read-only as the file.
             raise StoreError(f"{self.path} may not be read and written")
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
