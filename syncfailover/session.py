@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import copy, deepcopy
-from typing import TYPE_CHECKING, Any, Dict, Iterable, Optional, Tuple, Type, Union, cast
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple, Type, Union, cast
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
 from .adapter import EndpointRegistry, FailoverAdapter
@@ -21,7 +22,7 @@ from .runtime.hedging import HedgeAfter
 from .runtime.monitor import HealthMonitor
 from .runtime.terms import OPTIONS, Terms
 from .runtime.timeouts import Timeouts
-from .runtime.transport import Transports
+from .runtime.transport import Transports, left_to_parent
 from .state.address import shown
 from .unpickling import reduced
 from .validation import reject
@@ -82,6 +83,7 @@ class FailoverSession(requests.Session):
             endpoints, probe_interval=probe_interval, probe_timeout=probe_timeout, **options
         )
         self._closed = False
+        self._inherited: List[Any] = []  # a parent's pool managers, with connections for other URLs
         self._owns_terms = terms is None
         if terms is None:
             terms = Terms(
@@ -118,6 +120,7 @@ class FailoverSession(requests.Session):
         self._door = cast("FailoverAdapter", self.adapters[HOME])
         self.registry = cast("EndpointRegistry", self._door.registry)
         self._closed = self._owns_terms = False
+        self._inherited = []
         process.register(self)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> FailoverSession:
@@ -129,8 +132,11 @@ class FailoverSession(requests.Session):
         return deepcopy(self)
 
     def after_fork(self) -> None:
-        """Give the cookies a lock of this process: another thread of the parent may have held theirs."""
+        """Give the cookies a lock of this process, and requests to other URLs connections."""
         setattr(self.cookies, "_cookies_lock", process.renewed_lock())  # noqa: B010 - not in requests' types
+        for adapter in self.adapters.values():
+            if isinstance(adapter, HTTPAdapter):
+                self._inherited += left_to_parent(adapter)
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request; one with a relative URL is addressed to the failover loop.
@@ -139,6 +145,10 @@ class FailoverSession(requests.Session):
             ConfigurationError: a URL that begins with `//`, which names a host but no scheme.
 
         """
+        process.entered()  # before the cookies are looked at
+        inherited, self._inherited = self._inherited, []
+        for manager in inherited:
+            manager.clear()
         url = request.url.decode() if isinstance(request.url, bytes) else str(request.url)
         if url.startswith("//"):
             raise reject("url", url, "a path like '/chat/completions', or an absolute URL with its scheme")

@@ -26,6 +26,7 @@ from typing import (
 from .completion.reply import ApiObject, ApiReply
 from .errors import StreamInterrupted
 from .events import AttemptRecord
+from .runtime import process
 from .runtime.failover import Done, Run
 from .runtime.open_stream import BROKEN, CLOSED, ENDED, FOREIGN, OPEN, OpenStream
 from .validation import reject
@@ -210,6 +211,7 @@ class ApiStream(OpenStream, Iterator[Any], Generic[Reply]):
 
     def _advance(self) -> bool:
         """Wait for more to come; False at the end."""
+        process.entered()
         if self._state is not OPEN:
             if self._state is ENDED:
                 return False

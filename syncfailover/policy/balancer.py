@@ -70,9 +70,9 @@ class WeightedRoundRobin:
     """
 
     def __init__(self) -> None:
-        self._seen: Tuple[Any, ...] = ()
         self._current: Dict[str, float] = {}
-        self._schedule: Union[_Smooth, _EarliestDeadline] = _Smooth([], [])
+        #: Who takes part, and whose turn it is; one value, so that a fork in the middle of a change parts them nowhere.
+        self._plan: Tuple[Tuple[Any, ...], Union[_Smooth, _EarliestDeadline]] = (), _Smooth([], [])
 
     def __repr__(self) -> str:
         return "WeightedRoundRobin()"
@@ -83,22 +83,23 @@ class WeightedRoundRobin:
 
     def pick(self, candidates: Candidates) -> Any:
         """Return the one whose share is most overdue."""
-        if candidates is not self._seen:
+        if candidates is not self._plan[0]:
             self._follow(candidates)
-        return self._seen[self._schedule.next()]
+        seen, schedule = self._plan
+        return seen[schedule.next()]
 
     def _follow(self, candidates: Candidates) -> None:
         """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""
-        fresh = tuple(candidates)
-        if len(fresh) == len(self._seen) and all(map(_same, fresh, self._seen)):
-            self._seen = fresh
+        fresh, (seen, schedule) = tuple(candidates), self._plan
+        if len(fresh) == len(seen) and all(map(_same, fresh, seen)):
+            self._plan = fresh, schedule
             return
-        for index, current in self._schedule.currents():
-            self._current[self._seen[index].endpoint.name] = current
+        for index, current in schedule.currents():
+            self._current[seen[index].endpoint.name] = current
         weights = [_weight(c) for c in fresh]
         currents = [self._current.get(c.endpoint.name, 0.0) for c in fresh]
         kind = _Smooth if len(set(weights)) <= _COMPARED_WEIGHTS else _EarliestDeadline
-        self._seen, self._schedule = fresh, kind(weights, currents)
+        self._plan = fresh, kind(weights, currents)
 
 
 class _Smooth:

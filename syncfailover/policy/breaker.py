@@ -160,6 +160,12 @@ class BreakerMachine:
             self._become(CLOSED, "it answers here")
             self.found_at = now
 
+    def disown(self) -> None:
+        """Take all permits so far for those of another process: their results mean nothing, and their trials are free."""
+        self.generation += 1
+        if isinstance(self.state, HalfOpen):
+            self.state = HalfOpen()
+
     def force_open(self) -> None:
         """Admit nothing until reset."""
         self._become(FORCED_OPEN, "forced open")

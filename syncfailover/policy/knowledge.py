@@ -63,7 +63,8 @@ class Knowledge:
         node, rule = attempt.node, outcome.rule
         breaker = node.breaker
         changes_view = node.busy() or breaker.state.name is BreakerState.HALF_OPEN
-        node.in_flight -= 1
+        if node.in_flight:  # else it was begun by the process that this one was forked from
+            node.in_flight -= 1
         if rule.breaker is SUCCESS:
             changes_view = self._answered(node, attempt, now) or changes_view
         elif rule.breaker is FAILURE:
@@ -109,7 +110,8 @@ class Knowledge:
         """Give an attempt back that was never made, or was cancelled."""
         if not attempt.settled:
             attempt.settled = True
-            attempt.node.in_flight -= 1
+            if attempt.node.in_flight:
+                attempt.node.in_flight -= 1
             attempt.node.breaker.release(attempt.grant)
             self._roster.changed()
             if self._lines:

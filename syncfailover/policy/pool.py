@@ -214,6 +214,7 @@ class EndpointPool:
         """Count no request as under way, and nobody as down before now: that was another process."""
         for node in self.roster.by_priority:
             node.in_flight = 0
+            node.breaker.disown()
             node.forget_downtime(now)
         self.roster.changed()
         self.lines.clear()

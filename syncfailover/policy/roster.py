@@ -36,13 +36,17 @@ class Roster:
         self.by_priority = sorted(self.nodes.values(), key=lambda node: node.priority)
         #: The time of the decision that is being made.
         self.now = 0.0
+        self._views: Dict[Optional[str], View] = {}
+        self.forget_pairs()
+
+    def forget_pairs(self) -> None:
+        """Forget what was found out of endpoint and model together, and where conversations live."""
         #: Pairs of endpoint and model that are left alone.
         self.rests = Rests(self._time)
         #: What is left of what their providers allow, by endpoint and model.
         self.rooms = Rooms()
         #: Where conversations live.
         self.homes = Homes(self._time)
-        self._views: Dict[Optional[str], View] = {}
 
     # The view
 

@@ -86,6 +86,7 @@ class CircuitBreaker:
             CircuitOpen: it may not pass; `.retry_after` is in seconds, None where no time is set.
 
         """
+        process.entered()
         now = self._clock()
         with self._lock:
             grant = self._machine.acquire(now)
@@ -116,17 +117,20 @@ class CircuitBreaker:
         self._order(BreakerMachine.reset)
 
     def after_fork(self) -> None:
-        """Replace the lock in a forked child."""
+        """Replace the lock in a forked child; permits that the parent gave mean nothing here."""
         self._lock = threading.Lock()
+        self._machine.disown()
         self._outbox.after_fork()
 
     def _order(self, order: Callable[[BreakerMachine], None]) -> None:
+        process.entered()
         with self._lock:
             order(self._machine)
             self._keep_changes()
         self._outbox.drain()
 
     def _settle(self, permit: Permit, verdict: str) -> None:
+        process.entered()
         now = self._clock()
         with self._lock:
             if permit.settled:

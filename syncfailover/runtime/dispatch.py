@@ -73,7 +73,8 @@ class Outbox(Generic[Item]):
         self.drain()  # what came between the last look and the end of the claim
 
     def after_fork(self) -> None:
-        """Forget a thread of the parent that was delivering."""
+        """Forget a thread of the parent that was delivering, and what the parent delivers itself."""
+        self.queue.clear()
         self._lock = threading.Lock()
         self._draining = False
 
@@ -165,6 +166,7 @@ class Dispatcher:
                 logger.exception("listener %r for event %r raised", callback, event.name)
 
     def _off(self, event: str, callback: Callback) -> None:
+        process.entered()
         with self._lock:
             left = [known for known in self._callbacks.get(event, ()) if known is not callback]
             self._callbacks = {name: cbs for name, cbs in {**self._callbacks, event: left}.items() if cbs}

@@ -139,7 +139,9 @@ class _Lore:
         return self.paces.of(attempt.endpoint.name, attempt.model, streams=attempt.streams)
 
     def after_fork(self) -> None:
-        """Replace the lock in a forked child."""
+        """Replace the lock in a forked child, and what was half changed."""
+        if self.lock.locked():
+            self.paces = Paces()
         self.lock = threading.Lock()
 
 

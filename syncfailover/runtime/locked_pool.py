@@ -113,6 +113,7 @@ class LockedPool:
         self, attempt: Attempt, outcome: Outcome, now: Optional[float] = None, room: Optional[Room] = None
     ) -> None:
         """Let the result of an attempt change what is known; only the first report of an attempt counts."""
+        process.entered()
         if now is None:
             now = self.clock()
         with self._lock:
@@ -127,6 +128,7 @@ class LockedPool:
 
     def release(self, attempt: Attempt) -> None:
         """Give back an attempt without a verdict."""
+        process.entered()
         with self._lock:
             self._pool.release(attempt)
             self._dirty = True
@@ -168,8 +170,8 @@ class LockedPool:
         """Let a probe change what is known."""
         if self._leftovers:
             self._leftovers.clear_up()
-        self.decide(lambda pool: pool.probed(result, self.clock()))
         self._inherited = False
+        self.decide(lambda pool: pool.probed(result, self.clock()))
 
     def decide(self, what: Callable[[EndpointPool], Result]) -> Result:
         """Change what is known, and tell whoever waits for a change."""
@@ -235,6 +237,8 @@ class LockedPool:
 
     def after_fork(self) -> None:
         """Replace the locks in a forked child; the parent's calls are not the child's."""
+        if self._lock.locked():  # another thread was changing something, and caches bear no half of a change
+            self._pool.roster.forget_pairs()
         self._make_locks()
         self._leftovers.forget()
         self._dispatcher.after_fork()

@@ -41,6 +41,7 @@ class OpenStream:
 
     def close(self) -> None:
         """End the connection at once, unless all was read; calling it again does nothing."""
+        process.entered()
         if self._state is not OPEN:
             return
         self._state = CLOSED
@@ -62,6 +63,9 @@ class OpenStream:
 
     def _pull(self) -> List[Dict[str, Any]]:
         """Wait for more to come, which a `close()` in another thread ends."""
+        process.entered()
+        if self._state is FOREIGN:
+            raise self._unusable()
         self._reading = True
         try:
             found: List[Dict[str, Any]] = self._events.pull()
@@ -99,6 +103,7 @@ class OpenStream:
 
     def _drop(self) -> None:
         """Free what nobody will read; the collector may run anywhere, so no lock is taken here."""
+        process.entered()
         if self._state is OPEN:
             self._state = CLOSED
         if self._claim_end() and self._events is not None:

@@ -30,8 +30,11 @@ logger = logging.getLogger(__name__)
 
 getpid = os.getpid
 
-#: What uWSGI's options hold where one is set; its versions differ in bytes, texts and booleans.
-_SET = (True, b"true", "true", b"1", "1", 1)
+#: What to do where Python has no thread, by what it says then.
+_REMEDIES = (
+    ("start new thread", "raise the limit: ulimit -u, or pids.max of the container"),
+    ("interpreter", "use the main interpreter"),
+)
 
 #: Why the process that forks uWSGI's workers has no threads; the workers have.
 _FORKS_LATER = "uWSGI has yet to fork its workers"
@@ -67,12 +70,13 @@ _pid = getpid()
 _lock = threading.Lock
 #: A lock for each process that has to find out by itself that it was forked; that of a parent is never touched.
 _finding_out: Dict[int, threading.RLock] = {}  # type: ignore[valid-type,unused-ignore]
-#: Whether this process was told that it has no threads.
-_warned = False
+#: Whoever pops it tells this process that it has no threads.
+_to_be_told = [True]
 
 
 def register(thing: Forkable) -> None:
     """Have `thing.after_fork()` called in every forked child for as long as it lives."""
+    entered()  # or it would be added while another thread goes through them all
     _forkables.add(thing)
 
 
@@ -109,11 +113,12 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _pid, _lock, _warned
+    global _pid, _lock
     _held.clear()
     for thing in list(_forkables):
         thing.after_fork()
-    _pid, _lock, _warned = getpid(), threading.Lock, False
+    _to_be_told[:] = [True]
+    _pid, _lock = getpid(), threading.Lock
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
@@ -156,23 +161,32 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
         thread = threading.Thread(target=target, name=name, args=args, daemon=True)
         thread.start()
     except RuntimeError as error:
-        raise NoThread(str(error)) from None
+        raise NoThread(_with_remedy(str(error))) from None
     return thread
+
+
+def _with_remedy(why: str) -> str:
+    found = [remedy for words, remedy in _REMEDIES if words in why and not _is_farewell(why)]
+    return f"{why}: {found[0]}" if found else why
+
+
+def _is_farewell(why: str) -> bool:
+    """Tell whether there is no thread because the program is about to end."""
+    return "shutdown" in why
 
 
 def _uwsgi_trouble() -> Optional[str]:
     """Say why no thread may be started under uWSGI.
 
-    It keeps Python to itself between requests unless told otherwise. And it forks whenever it likes, whatever a thread of
-    the process that forks is at: the child would inherit Python's own lock from one that is not there, and hang.
+    It may keep Python to itself between requests; its options do not tell, for some versions run threads without being
+    asked, and many options imply them. And it forks whenever it likes, whatever a thread of the process that forks is at:
+    the child would inherit Python's own lock from one that is not there, and hang.
     """
     uwsgi: Any = sys.modules.get("uwsgi")
-    options = getattr(uwsgi, "opt", None)
     has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
-    if not isinstance(options, dict) or has_greenlets:
+    if uwsgi is None or has_greenlets:
         return None
-    texts = {key.decode() if isinstance(key, bytes) else key: value for key, value in options.items()}
-    if texts.get("enable-threads") not in _SET and "threads" not in texts:
+    if not getattr(uwsgi, "has_threads", True):
         return "uWSGI runs without threads: start it with --enable-threads"
     return _FORKS_LATER if _is_before_uwsgi_forks(uwsgi) else None
 
@@ -185,8 +199,8 @@ def _is_before_uwsgi_forks(uwsgi: Any) -> bool:
 
 def warn_of_no_threads(why: str, consequence: str) -> None:
     """Say once in a process that it has no threads, unless it is about to end, or to fork those that have."""
-    global _warned  # noqa: PLW0603 - the state of the process, of which there is one
-    if _warned or "shutdown" in why or why == _FORKS_LATER:
+    if _is_farewell(why) or why == _FORKS_LATER:
         return
-    _warned = True
-    logger.warning("no background thread can run (%s); %s", why, consequence)
+    with suppress(IndexError):  # it was told already
+        _to_be_told.pop()
+        logger.warning("no background thread can run (%s); %s", why, consequence)

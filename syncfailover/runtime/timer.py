@@ -51,6 +51,7 @@ class Timer:
 
     def close(self) -> None:
         """End the thread; what is due later is not fired."""
+        process.entered()
         self._finalizer()
 
     def after_fork(self) -> None:

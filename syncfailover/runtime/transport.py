@@ -196,12 +196,7 @@ class EndpointTransport(HTTPAdapter):
 
     def after_fork(self) -> None:
         """Leave the parent's sockets to the parent; our copies of them are closed when there is time."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            manager.pools.lock = process.renewed_lock()
-            for pool in manager.pools._container.values():
-                process.renew_locks(pool.pool)
-            self._inherited.append(manager)
-        self.__setstate__(self.__getstate__())
+        self._inherited += left_to_parent(self)
         self._pool = None
 
     def _close_inherited(self) -> None:
@@ -227,6 +222,20 @@ class EndpointTransport(HTTPAdapter):
             self._proxies = None
         self._pool = pool
         return pool
+
+
+def left_to_parent(adapter: Any) -> List[Any]:
+    """Give an `HTTPAdapter` of a forked child pools of its own; return the inherited managers, for `clear()`.
+
+    Assigns only. Connections that a dropped pool closes by itself would be closed under locks that the parent may hold.
+    """
+    managers = [adapter.poolmanager, *adapter.proxy_manager.values()]
+    for manager in managers:
+        manager.pools.lock = process.renewed_lock()
+        for pool in manager.pools._container.values():
+            process.renew_locks(pool.pool)
+    adapter.__setstate__(adapter.__getstate__())
+    return managers
 
 
 class Transports:

@@ -220,8 +220,10 @@ class _PoolMixin(_Pool):
     def _put_conn(self, conn: Any) -> None:
         """Take a connection back, which nobody may cut off from now on."""
         clock = getattr(conn, "clock", None)
-        if clock is not None and clock.kill_switch is not None:
-            clock.kill_switch.let_go()
+        if clock is not None:
+            conn.clock = None
+            if clock.kill_switch is not None:
+                clock.kill_switch.let_go()
         super()._put_conn(conn)
 
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:

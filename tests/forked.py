@@ -1,0 +1,74 @@
+"""Forked children: they do something, and tell how it went.
+
+A raw fork is one that runs no hook of Python, as that of uWSGI: only the pid tells.
+"""
+
+import ctypes
+import faulthandler
+import os
+import select
+import signal
+import threading
+import traceback
+from contextlib import ExitStack, contextmanager
+from typing import Any, Callable, Dict, Iterable, Iterator
+
+#: Seconds after which a child hangs.
+PATIENCE_S = 10.0
+
+raw_fork: Callable[[], int] = ctypes.PyDLL(None).fork
+FORKS: Dict[str, Callable[[], int]] = {"hooked": os.fork, "raw": raw_fork}
+
+
+def in_child(work: Callable[[], Any], fork: Callable[[], int] = raw_fork) -> str:
+    """Do the work in a child, and return what it returned, as a text; a failure there is one here, and so is a hang."""
+    told, tell = os.pipe()
+    threading.Event().wait(
+        0.005
+    )  # a raw fork inherits Python's own lock as it is: nobody had better be waiting for it
+    pid = fork()
+    if pid == 0:
+        code = 1
+        faulthandler.register(signal.SIGUSR2, tell, all_threads=True)
+        try:
+            os.write(tell, str(work()).encode())
+            code = 0
+        except BaseException:  # noqa: BLE001 - a child must not run the rest of the test session
+            os.write(tell, traceback.format_exc().encode())
+        finally:
+            os._exit(code)
+    os.close(tell)
+    with os.fdopen(told, "rb", buffering=0) as pipe:
+        hangs, text = not select.select([pipe], [], [], PATIENCE_S)[0], ""
+        if hangs:
+            os.kill(pid, signal.SIGUSR2)
+            select.select([pipe], [], [], 1.0)
+            text = pipe.read(65536).decode()
+            os.kill(pid, signal.SIGKILL)
+        text += pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    assert not hangs, f"the child hangs: not done after {PATIENCE_S:g} s:\n{text}"
+    assert status == 0, f"the child failed:\n{text}"
+    return text
+
+
+@contextmanager
+def held_elsewhere(locks: Iterable[Any]) -> Iterator[None]:
+    """Have another thread hold these locks."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with ExitStack() as stack:
+            for lock in locks:
+                stack.enter_context(lock)
+            held.set()
+            release.wait(PATIENCE_S)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(PATIENCE_S), "somebody else holds one of them"
+        yield
+    finally:
+        release.set()
+        holder.join()
