@@ -302,18 +302,26 @@ def prove(server: Server, *, workers: int, threads: int = 1, passive: bool = Fal
         assert after.descriptors <= before.descriptors + at_once + threads, f"{before}, then {after}"
 
 
-def learned(server: Server, workers: Mapping[int, Any], passive: bool, **health: str) -> None:
-    """Wait until each worker has found out by itself how the endpoints are: healthy, but for those named."""
-    expected = {upstream.name: health.get(upstream.name, "healthy") for upstream in server.upstreams}
+def learned(server: Server, workers: Mapping[int, Any], passive: bool, **down: str) -> None:
+    """Wait until each worker has found out by itself who is down, and that nobody else is.
+
+    A thread probes everybody, so that the others are healthy; a call probes only whom no call has reached lately.
+    """
     states: Dict[int, Any] = {}
+
+    def knows(state: Mapping[str, Any]) -> bool:
+        fine = {"healthy", "unknown"} if passive else {"healthy"}
+        return all(
+            status in ({down[name]} if name in down else fine) for name, status in state["health"].items()
+        )
 
     def all_know() -> bool:
         if passive:
             load(server.ask, 4 * len(workers), 2 * len(workers))
         states.update(server.states(len(workers)))
-        return all(state["health"] == expected for state in states.values())
+        return all(knows(state) for state in states.values())
 
     try:
-        eventually(all_know, f"all know {expected}")
+        eventually(all_know, f"all know that {down or 'nobody'} is down")
     except AssertionError as error:
         raise AssertionError(f"{error}; they say {states}") from None

@@ -51,5 +51,5 @@ def test_workers_are_recycled(
     recycling = ["--preload", "--max-requests=20", "--max-requests-jitter=5"]
     with server_of(command(kind, *recycling), WARM="1") as server:
         served = load(server.ask, 300, then={100: echoes[0].kill, 200: echoes[0].revive})
-        assert len(served) >= 6
+        assert len(served) > 2
         assert (server.stop(), server.stderr) == (0, "")
