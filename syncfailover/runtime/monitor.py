@@ -255,15 +255,21 @@ class HealthMonitor:
     def close(self) -> None:
         """End the threads, within a second; calling it again does nothing."""
         process.entered()
+        crew = self._crew
+        self.end_threads()
+        if crew is not None:
+            crew.join(min(self.timeout, _CLOSE_S))
+        if self._registry.peers is not None:
+            self._registry.peers.leave(self)
+        self._transports.close()
+
+    def end_threads(self) -> None:
+        """Have the threads end after what they are doing; probe no more."""
         with self._lock:
             self._closed = True
             crew, self._crew = self._crew, None
         if crew is not None:
             crew.dismiss()
-            crew.join(min(self.timeout, _CLOSE_S))
-        if self._registry.peers is not None:
-            self._registry.peers.leave(self)
-        self._transports.close()
 
     def after_fork(self) -> None:
         """Forget the parent's threads; the child starts its own on first use."""

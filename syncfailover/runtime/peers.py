@@ -133,6 +133,8 @@ class Peers:
         elif thread is not threading.current_thread():
             thread.join(_CLOSE_S)
 
+    end_threads = close
+
     def farewell(self, until: float) -> None:
         """Give the thread until then to write what the program has found out before it ends."""
         if self._thread is None:

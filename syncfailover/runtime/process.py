@@ -12,6 +12,9 @@ the middle of something is asked to be done before, and waited for, but not for 
 
 A program that patches itself for gevent late is in the same plight: what was made before has native locks, at which the
 first greenlet to wait would hold up all others, and with them whoever is to release the lock. So it is treated alike.
+
+mod_wsgi takes a sub-interpreter apart under the daemon threads that still run in it: a process that ends then crashes or
+hangs. It says so before, and all threads end.
 """
 
 from __future__ import annotations
@@ -58,8 +61,18 @@ class Holdable(Protocol):
         """Go on, if it was so."""
 
 
+@runtime_checkable
+class Threaded(Protocol):
+    """Something with threads that would go on for as long as it lives."""
+
+    def end_threads(self) -> None:
+        """Have them end, and start no more; wait for none that is in the middle of something."""
+
+
 #: Seconds that a fork waits at most for whatever must not be in the middle of anything.
 _HOLD_S = 0.3
+#: Seconds that the end of an interpreter waits for threads at most, of the 3 after which Apache kills (APR: TIMEOUT_USECS).
+_END_S = 1.5
 
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _holdables: weakref.WeakSet[Holdable] = weakref.WeakSet()
@@ -72,6 +85,8 @@ _lock = threading.Lock
 _finding_out: Dict[int, threading.RLock] = {}  # type: ignore[valid-type,unused-ignore]
 #: Whoever pops it tells this process that it has no threads.
 _to_be_told = [True]
+#: Whether the interpreter is about to end.
+_ending = False
 
 
 def register(thing: Forkable) -> None:
@@ -125,6 +140,25 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
+def _before_end(_event: str = "", **_reason: Any) -> None:
+    """End every thread of ours, for the interpreter ends next."""
+    global _ending  # noqa: PLW0603 - the state of the interpreter, of which there is one
+    _ending = True
+    until = monotonic() + _END_S
+    for thing in list(_forkables):
+        if isinstance(thing, Threaded):
+            thing.end_threads()
+    for thread in threading.enumerate():
+        if thread.name.startswith("syncfailover-") and thread is not threading.current_thread():
+            thread.join(max(0.0, until - monotonic()))
+
+
+# mod_wsgi puts itself into each of its interpreters; the package of that name elsewhere has no such function.
+_on_end = getattr(sys.modules.get("mod_wsgi"), "subscribe_shutdown", None)
+if _on_end is not None:
+    _on_end(_before_end)
+
+
 def renew_locks(waiting: Any) -> None:
     """Give a queue that was inherited locks of this process; what it holds stays."""
     if isinstance(waiting, queue.Queue) and hasattr(waiting, "mutex"):
@@ -154,7 +188,7 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
             would not let the thread run.
 
     """
-    trouble = _uwsgi_trouble()
+    trouble = "interpreter shutdown" if _ending else _uwsgi_trouble()
     if trouble is not None:
         raise NoThread(trouble)
     try:

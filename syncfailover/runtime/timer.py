@@ -54,6 +54,8 @@ class Timer:
         process.entered()
         self._finalizer()
 
+    end_threads = close
+
     def after_fork(self) -> None:
         """Forget the parent's thread and what it was to do; one that was closed stays so."""
         closed = not self._finalizer.alive
