@@ -20,6 +20,10 @@ from serving import PATIENCE_S, SITES, environ_of, eventually, free_port
 from syncfailover import FailoverClient
 from syncfailover.testing import FakeUpstream
 
+#: What a user has to be allowed; docs/sharing.md lists it.
+RIGHTS = (
+    "+evalsha +eval +time +getrange +set +type +del +expire +zadd +zremrangebyscore +zcard +publish +subscribe +ping +select"
+).split()
 #: Seconds; so that a test is over soon.
 INTERVAL_S = 0.5
 #: Seconds within which a call must be answered whatever happens to the store: a call takes a few milliseconds, and the
@@ -99,6 +103,7 @@ class RedisServer:
             b"string": client.get,
             b"hash": client.hgetall,
             b"list": lambda key: client.lrange(key, 0, -1),
+            b"zset": lambda key: client.zrange(key, 0, -1, withscores=True),
         }
         return {key: read[client.type(key)](key) for key in client.scan_iter()}
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from redis.connection import Connection
-from redis_servers import INTERVAL_S, Calls, Peer, Peers, RedisServer, warnings_of
+from redis_servers import INTERVAL_S, RIGHTS, Calls, Peer, Peers, RedisServer, warnings_of
 from serving import eventually
 
 from syncfailover import BudgetExceeded, Endpoint, FailoverClient
@@ -365,10 +365,7 @@ def test_without_pub_sub_all_know_as_soon(
 ) -> None:
     """Where a user may not subscribe or publish, everything works by reading more often, and nobody is warned."""
     admin = server.client()
-    admin.acl_setuser(
-        "quiet", enabled=True, passwords=["+sesame"], keys=["{syncfailover}:*"], reset=True, reset_channels=True,
-        commands=["+evalsha", "+eval", "+time", "+get", "+set", "+getrange", "+publish", "+subscribe"],
-    )  # fmt: skip
+    admin.execute_command("ACL", "SETUSER", "quiet", "reset", "on", ">sesame", "resetchannels", "~*", *RIGHTS)
     url = f"redis://quiet:sesame@127.0.0.1:{server.port}/0"
     peers = [Calls(upstreams) for _ in range(3)]
     clients = [each.client(url) for each in peers]

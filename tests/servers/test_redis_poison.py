@@ -182,8 +182,11 @@ def test_a_poisoned_lease(server: RedisServer, store: RedisStore, poison: Any) -
 def test_a_poisoned_account(server: RedisServer, store: RedisStore, poison: Any) -> None:
     """An account that cannot be is a new one."""
     put(server.client(), "{syncfailover}:1:account:retries:x", poison)
-    found = store.settle([Account("retries:x", -1.0, 100.0, 1.0), Account("usd:x", 0.5)])
+    put(server.client(), "{syncfailover}:1:members:retries:x", poison)
+    found = store.settle([Account("retries:x", -1.0, 100.0, 1.0, "aa"), Account("usd:x", 0.5)])
     assert found == {"retries:x": 99.0, "usd:x": 0.5}
+    found = store.settle([Account("retries:x", 200.0, 100.0, 0.0, "bb")])
+    assert found == {"retries:x": 200.0}, "two may keep twice as much"
 
 
 @pytest.mark.parametrize(
@@ -246,3 +249,13 @@ def test_a_user_who_writes_everywhere_stops_nobody(
     assert calls.slowest_s < 0.3 + QUICK_S
     assert all(state.eligible for state in client.status().endpoints)
     assert len(warnings_of(caplog)) == 1
+
+
+def test_members_that_cannot_be_do_not_count(server: RedisServer, store: RedisStore) -> None:
+    """Members that are long gone, or come from the future, are forgotten."""
+    admin = server.client()
+    members = "{syncfailover}:1:members:retries:x"
+    admin.zadd(members, {"old": 1.0, "endless": float("inf"), "late": time.time() + 9e6})
+    assert store.settle([Account("retries:x", 500.0, 100.0, 0.0, "aa")]) == {"retries:x": 100.0}
+    assert admin.zrange(members, 0, -1) == [b"aa"]
+    assert 0 < admin.ttl(members) <= 60

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis.cluster import RedisCluster
 from redis.sentinel import Sentinel
-from redis_servers import INTERVAL_S, QUICK_S, Calls, RedisServer, SlowWay, warnings_of
+from redis_servers import INTERVAL_S, QUICK_S, RIGHTS, Calls, RedisServer, SlowWay, warnings_of
 from serving import eventually, free_port
 
 from syncfailover.state.redis import RedisStore
@@ -207,7 +207,7 @@ def test_busy_with_a_script(server: RedisServer, calls: Calls, caplog: pytest.Lo
     admin.config_set("busy-reply-threshold", "50")
 
     def occupy() -> None:
-        with pytest.raises((redis.TimeoutError, redis.ResponseError)):
+        with pytest.raises(redis.RedisError):
             admin.eval("while true do end", 0)
 
     prove(two(calls, server.url), caplog, occupy, killer.script_kill)
@@ -325,8 +325,7 @@ def test_the_documented_user(server: RedisServer, calls: Calls, caplog: pytest.L
     """The rights that docs/sharing.md lists are enough for everything."""
     server.client().execute_command(
         "ACL", "SETUSER", "syncfailover", "on", ">sesame", "resetchannels", "~{syncfailover}:*",
-        "&{syncfailover}:*", "-@all", "+evalsha", "+eval", "+time", "+getrange", "+set", "+publish", "+subscribe",
-        "+ping", "+select",
+        "&{syncfailover}:*", "-@all", *RIGHTS,
     )  # fmt: skip
     two(calls, f"redis://syncfailover:sesame@127.0.0.1:{server.port}/1")
     share(calls)
