@@ -50,7 +50,8 @@ def _chosen(chosen):
     for scenario in scenarios.ALL.values():
         if chosen.only and not any(scenario.name.startswith(name) for name in chosen.only):
             continue
-        one_in = chosen.one_in or scenario.one_in * (_QUICK if chosen.quick and scenario.fleet > 1000 else 1)
+        fewer = _QUICK if chosen.quick else chosen.fewer
+        one_in = chosen.one_in or scenario.one_in * (fewer if scenario.fleet == scenarios.FLEET else 1)
         for sharing in SHARINGS if scenario.name in scenarios.SHARED else ("alone",):
             if not chosen.sharing or sharing in chosen.sharing:
                 yield scenario._replace(one_in=one_in), sharing
@@ -117,6 +118,9 @@ def _parser():
     parser.add_argument("--sharing", action="append", choices=SHARINGS, help="only this; may be repeated")
     parser.add_argument(
         "--one-in", type=int, metavar="N", help="simulate one client in so many; 1 for all of them"
+    )
+    parser.add_argument(
+        "--fewer", type=int, default=1, metavar="N", help="simulate so many times fewer clients"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="to run in")

@@ -92,12 +92,14 @@ class World:
             process.start()
         gc.collect()
         gc.disable()  # nothing here is cyclic, and looking for it takes a third of the time
-        for nth in range(1, self.seconds * SLOTS):
-            before = nth / SLOTS
-            self.agenda.run(before)
-            for process in processes:
-                process.agenda.run(before)
-        gc.enable()
+        try:
+            for nth in range(1, self.seconds * SLOTS):
+                before = nth / SLOTS
+                self.agenda.run(before)
+                for process in processes:
+                    process.agenda.run(before)
+        finally:
+            gc.enable()
 
 
 def run(scenario, sharing, seed):

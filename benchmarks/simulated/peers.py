@@ -36,6 +36,7 @@ class Store:
         self._entries = {}
         self._leases = {}
         self._account = None
+        self._users = set()
         self.members = []
         #: When each endpoint was probed.
         self.probed_at = {}
@@ -87,8 +88,11 @@ class Store:
             if until > now:
                 owner.kill(now)
 
-    def settle(self, change, budget, now):
-        amount = Account(_RETRIES, change, budget.capacity, budget.per_second).settled(self._account, now)
+    def settle(self, change, budget, owner, now):
+        """Add to the account of all who have ever used it; nobody of them goes for long enough to be forgotten."""
+        self._users.add(owner)
+        account = Account(_RETRIES, change, budget.capacity, budget.per_second)
+        amount = account.settled(self._account, now, len(self._users))
         self._account = (amount, now)
         return amount
 
@@ -159,7 +163,7 @@ class Peers:
         if now >= self._settle_at:
             self._settle_at = now + self._interval_s / 2
             budget = process.pool.budget
-            budget.hear(self._store.settle(budget.tell(), budget, now))
+            budget.hear(self._store.settle(budget.tell(), budget, self, now))
         self._at(now + max(_AWAKE_S, min(self._look_s, self._lease_at - now)))
 
     def _hear(self, now):

@@ -27,7 +27,7 @@ class Scenario(NamedTuple):
     queue_s: float = 0.0
     #: Clients in the whole fleet; of these, one in so many is simulated.
     fleet: int = FLEET
-    one_in: int = 10
+    one_in: int = 20
     #: When whoever probes for others is killed.
     killed_at: Optional[float] = None
 
@@ -88,10 +88,10 @@ RATES = tuple(
         _trouble("refuses"),
         everywhere=everywhere,
         rates=(rate, rate),
-        one_in=rate,
+        one_in=one_in,
     )
     for name, what, everywhere in (("dead", "one dead", False), ("all-dead", "all dead", True))
-    for rate in (1, 10, 100)
+    for rate, one_in in ((1, 4), (10, 20), (100, 100))
 )
 
 #: What probes find without calls, and calls without probes.
