@@ -125,6 +125,8 @@ def test_the_newest_is_kept(pair: List[SqliteStore]) -> None:
 def test_what_comes_from_the_future_is_written_over(pair: List[SqliteStore]) -> None:
     """A clock that was wrong stops nobody, once it is right; a little ahead is no mistake."""
     one, two = pair
+    for store in pair:
+        store.write([], {})  # which sweeps for the first time
     now = one.now()
     one.write([record(now + SKEW_S + 60.0, b"wrong"), record(now + 1.0, b"ahead", "b")], {})
     two.write([record(now, b"right"), record(now, b"late", "b")], {})
