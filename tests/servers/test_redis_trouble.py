@@ -477,7 +477,7 @@ def test_a_failover_by_sentinels(
     """When the master dies, sentinels name another one, and peers meet there; the old one comes back as its replica."""
     master = make_server().start()
     replica = make_server(
-        "--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay", "0"
+        "--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0"
     ).start()
     master.client().config_set("repl-diskless-sync-delay", "0")
     eventually(lambda: replica.client().info("replication")["master_link_status"] == "up", "it replicates")
