@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, Collection, List, Tuple
 
 import pytest
 from serving import SITES, Server, load, program, prove
@@ -16,8 +16,9 @@ from syncfailover.testing import FakeUpstream
 pytestmark = pytest.mark.server
 
 PROCESSES, THREADS = 2, 4
-#: The two applications, each in an interpreter of its own.
+#: The two applications, each in an interpreter of its own; httpd's old processes find the new daemons by the same socket.
 APPLICATIONS = """\
+WSGISocketRotation Off
 WSGIScriptAlias /second {sites}/django_site.py {group} application-group=second
 WSGIScriptAlias / {sites}/flask_site.py {group} application-group=first
 <Directory {sites}>
@@ -50,6 +51,7 @@ def httpd(server_of: Callable[..., Server], tmp_path: Path) -> Callable[..., Ser
             f"--include-file={applications}",
             f"--processes={PROCESSES}",
             f"--threads={THREADS}",
+            "--locale=C.UTF-8",
             "--log-to-terminal",
             "--log-level=info",
             *options,
@@ -69,15 +71,22 @@ def interpreters(server: Server) -> Tuple[Server, Server]:
     return server, second
 
 
-def ended_well(server: Server) -> bool:
-    """Stop it: every process ends by itself, neither crashes nor is killed, and nothing else is in the error log."""
+def ended_well(server: Server, unless_slow: Collection[int] = ()) -> bool:
+    """Stop it: every process ends by itself, neither crashes nor is killed, and nothing else is in the error log.
+
+    Args:
+        server: it runs.
+        unless_slow: processes that ended under load, which httpd may have killed after its 3 s.
+
+    """
     assert server.stop() == 0
     lines = [line for line in server.stderr.splitlines() if line.startswith("[")]
     # httpd's own advice, on how many processes it should have, is no error.
     usual = re.compile(r"\[\w+:(notice|info)\] |\[mpm_")
     assert not [line for line in lines if not usual.search(line) or "exit signal" in line]
-    stopping = re.findall(r"\[pid (\d+):.* Shutdown requested for daemon", server.stderr)
-    assert sorted(re.findall(r"\[pid (\d+):.* Exiting daemon", server.stderr)) == sorted(stopping)
+    stopping = set(map(int, re.findall(r"\[pid (\d+):.* Shutdown requested", server.stderr)))
+    ended = set(map(int, re.findall(r"\[pid (\d+):.* Exiting (?:daemon )?process", server.stderr)))
+    assert not stopping - ended - set(unless_slow)
     return True
 
 
@@ -125,7 +134,7 @@ def test_a_graceful_restart(whom: str, httpd: Callable[..., Server], echoes: Lis
             load(alternately(*both), 50)
         echoes[0].revive()
         assert not before & set(load(alternately(*both), 100))
-        assert ended_well(server)
+        assert ended_well(server, unless_slow=before if whom == "httpd" else ())
 
 
 def test_embedded(httpd: Callable[..., Server], echoes: List[FakeUpstream]) -> None:
