@@ -106,17 +106,17 @@ class FailoverAdapter(BaseAdapter):
         proxies: Optional[Mapping[str, str]] = None,  # noqa: ARG002
     ) -> requests.Response:
         """Send a prepared request to endpoints until one answers; TLS and proxies are each endpoint's own."""
-        self.monitor.start()
+        timeouts = self.terms.timeouts_for(timeout)
+        spent_s = self.monitor.start(timeouts.total)
         path = (request.url or "")[len(self.prefix) :]
         body = _Body(request, parsed=self._reads_bodies)
-        timeouts = self.terms.timeouts_for(timeout)
         expects = None if stream or body.asks_for_a_stream(request) else expected_of(path)
         model = body.json.model
         if model is not None and not self.registry.serves(model):
             raise reject("model", model, "a model that one of the endpoints serves")
         call = Call(model, expects, timeouts, request.method or "GET")
         door = _SessionDoor(self, request, path, body, stream=stream)
-        done = run(self.registry, door, call, self.terms)
+        done = run(self.registry, door, call, self.terms, spent_s)
         received = done.received
         http_error = received is not None and received.fault is None and received.status >= 300
         if done.error is not None and not http_error:

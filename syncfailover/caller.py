@@ -159,9 +159,9 @@ class Caller:
         return self._run(door, chosen, timeouts, affinity)
 
     def _run(self, door: _ApiDoor, model: Optional[str], timeouts: Timeouts, affinity: Any = None) -> Run:
-        self.monitor.start(timeouts.total)
+        spent_s = self.monitor.start(timeouts.total)
         call = Call(model, expected_of(door.path), timeouts, door.method, affinity, streams=door.streams)
-        return Run(self.registry, door, call, self.terms)
+        return Run(self.registry, door, call, self.terms, spent_s)
 
     def _begun(self, run: Run) -> Tuple[Run, Done]:
         done = run.begin()

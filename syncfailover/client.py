@@ -317,14 +317,11 @@ class FailoverClient(FromElsewhere, Covered):
         """Wait until a health check found an endpoint alive, at most `timeout` seconds; tell whether one did."""
         number("timeout", timeout)
         self._caller.check_open()
-        if self._monitor.probe_when == "never":
-            self._monitor.probe_all()
-            timeout = 0.0
-        else:
-            self._monitor.probe_soon()
+        self._monitor.probe_soon(timeout)
         alive = (HealthStatus.HEALTHY, HealthStatus.DEGRADED)
         return self.registry.wait_for(
-            lambda now: any(state.status in alive for state in now.endpoints), timeout
+            lambda now: any(state.status in alive for state in now.endpoints),
+            timeout if self._monitor.running else 0.0,  # without a thread all that can be was done
         )
 
     def on(self, event: str, callback: Callback) -> Callable[[], None]:

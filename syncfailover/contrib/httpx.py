@@ -119,11 +119,11 @@ class FailoverTransport:
         body = JsonBody(request.read())
         if body.model is not None and not caller.registry.serves(body.model):
             return unserved(lib, body.model)
-        caller.monitor.start()
         timeouts = _timeouts(caller.terms.timeouts, request.extensions.get("timeout"))
+        spent_s = caller.monitor.start(timeouts.total)
         door = _HttpxDoor(self, request, url[len(self.prefix) :], body, timeouts.stall)
         call = Call(body.model, door.expects, timeouts, request.method, streams=door.kind is not None)
-        run = Run(caller.registry, door, call, caller.terms)
+        run = Run(caller.registry, door, call, caller.terms, spent_s)
         done = run.begin()
         if done.error is not None:
             return self._failed(lib, request, run, done.error)

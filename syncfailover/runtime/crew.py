@@ -34,27 +34,34 @@ class Watchful(Protocol):
 
 
 class Job:
-    """One probe to make; it knows the monitor only by what `done` holds."""
+    """One probe to make; it knows the monitor only by what `sent` and `done` hold."""
 
-    __slots__ = ("_done", "_endpoint", "_probe", "_timeout_s")
+    __slots__ = ("_done", "_endpoint", "_probe", "_sent", "_timeout_s")
 
     def __init__(
-        self, probe: Probe, endpoint: Endpoint, timeout_s: float, done: Callable[[ProbeResult], Any]
+        self,
+        probe: Probe,
+        endpoint: Endpoint,
+        timeout_s: float,
+        done: Callable[[ProbeResult], Any],
+        sent: Callable[[], Any] = lambda: None,
     ) -> None:
         self._probe = probe
         self._endpoint = endpoint
         self._timeout_s = timeout_s
         self._done = done
+        self._sent = sent
 
     def __call__(self) -> None:
         """Make it, and tell what it found."""
+        self._sent()
         self._done(made(self._probe, self._endpoint, self._timeout_s))
 
 
 def made(probe: Probe, endpoint: Endpoint, timeout_s: float) -> ProbeResult:
     """Make a probe; one that raises has failed."""
     try:
-        return probe(endpoint, timeout_s)
+        return probe(endpoint, timeout_s)._replace(endpoint=endpoint.name)
     except Exception as error:  # noqa: BLE001 - a custom probe; its message may hold anything, so only its type is told
         return ProbeResult(endpoint.name, alive=False, detail=f"probe raised {type(error).__name__}")
 
@@ -67,7 +74,7 @@ class Crew:
         self._watch: Optional[threading.Thread] = None
         self._jobs: queue.SimpleQueue[Optional[Job]] = queue.SimpleQueue()
         self._helpers: List[threading.Thread] = []  # only the monitor's thread appends
-        self._idle = threading.Semaphore(0)  # helpers that wait for a job
+        self._idle = threading.Semaphore(0)  # helpers that found nothing to do
 
     def start(self, monitor: Callable[[], Optional[Watchful]]) -> None:
         """Start the monitor's thread.
@@ -88,16 +95,17 @@ class Crew:
 
     def do(self, job: Job) -> None:
         """Have a helper make the probe; a new one if all are at work."""
-        if not self._idle.acquire(blocking=False) and len(self._helpers) < _HELPERS:
-            try:
-                name = f"syncfailover-probe-{len(self._helpers) + 1}"
-                self._helpers.append(process.start_thread(_help, name, self._jobs, self._idle))
-            except process.NoThread:  # those who are there take it when they can
-                logger.debug("no more threads for probes; %d at work", len(self._helpers))
-                if not self._helpers:
-                    job()
-                    return
         self._jobs.put(job)
+        if self._idle.acquire(blocking=False) or len(self._helpers) >= _HELPERS:
+            return
+        try:
+            name = f"syncfailover-probe-{len(self._helpers) + 1}"
+            self._helpers.append(process.start_thread(_help, name, self._jobs, self._idle))
+        except process.NoThread:  # those who are there take it when they can
+            logger.debug("no more threads for probes; %d at work", len(self._helpers))
+            if not self._helpers:
+                self._jobs.get_nowait()
+                job()
 
     def dismiss(self) -> None:
         """Have all threads end after what they are doing."""
@@ -129,9 +137,12 @@ def _watch(ref: Callable[[], Optional[Watchful]], crew: Crew) -> None:
 def _help(jobs: queue.SimpleQueue[Optional[Job]], idle: threading.Semaphore) -> None:
     """Run a helper until it is dismissed."""
     while True:
-        job = jobs.get()
+        try:
+            job = jobs.get_nowait()
+        except queue.Empty:
+            idle.release()
+            job = jobs.get()
         if job is None:
             return
         job()
         del job
-        idle.release()

@@ -62,9 +62,9 @@ class Done(NamedTuple):
     error: Optional[FailoverError]
 
 
-def run(registry: Registry, door: Door, call: Call, terms: Terms) -> Done:
-    """Carry a call to an answer, or to the error that says what was tried."""
-    return Run(registry, door, call, terms).begin()
+def run(registry: Registry, door: Door, call: Call, terms: Terms, spent_s: float = 0.0) -> Done:
+    """Carry a call to an answer, or to the error that says what was tried; see `Run` for the arguments."""
+    return Run(registry, door, call, terms, spent_s).begin()
 
 
 class Run:
@@ -72,11 +72,31 @@ class Run:
 
     A call whose door streams is not done when `begin` returns without an error: its `events` are still coming. How they
     end is told by `finish`, `broke` or `abandon`, and `broke` may send the call on to another endpoint.
+
+    Args:
+        registry: whose endpoints may be asked.
+        door: sends one attempt.
+        call: what is asked.
+        terms: on which.
+        spent_s: seconds that the call took so far.
+
     """
 
-    __slots__ = ("_call", "_course", "_door", "_queued_s", "_terms", "registry", "started", "tries")
+    __slots__ = (
+        "_begins",
+        "_call",
+        "_course",
+        "_door",
+        "_queued_s",
+        "_terms",
+        "registry",
+        "started",
+        "tries",
+    )
 
-    def __init__(self, registry: Registry, door: Door, call: Call, terms: Terms) -> None:
+    def __init__(
+        self, registry: Registry, door: Door, call: Call, terms: Terms, spent_s: float = 0.0
+    ) -> None:
         self.registry = registry
         self._door = door
         self._call = call
@@ -84,7 +104,8 @@ class Run:
         self._queued_s = 0.0
         #: The attempts that were made, the latest last.
         self.tries: List[Tried] = []
-        self.started = registry.clock()
+        self._begins = registry.clock()
+        self.started = self._begins - spent_s
         timeouts = call.timeouts
         self._course = Course(
             registry,
@@ -167,7 +188,7 @@ class Run:
         """Take one step after the other, from the beginning or from the last attempt."""
         registry, course, tries = self.registry, self._course, self.tries
         clock = registry.clock
-        now, waited_s = (self.started if last is None else clock()), 0.0
+        now, waited_s = (self._begins if last is None else clock()), 0.0
         step = (
             course.begin(now) if last is None else self._next(course.after(last.attempt, last.outcome, now))
         )

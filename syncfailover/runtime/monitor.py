@@ -1,11 +1,9 @@
 """The health monitor: one daemon thread that decides what is due, and helpers that wait for the answers.
 
 The thread holds its monitor weakly: a client that is dropped takes the monitor, the thread and the helpers with it.
-A probe that is not back in time counts as failed there and then, whatever it is stuck in; its late result has an older
-turn and is ignored.
+What is due, and what hangs, is told by `policy/rounds.py`.
 
-Where no thread can run the monitor is *passive*: what is known is left to age, and the call that finds an endpoint of
-which nothing was heard for too long probes it itself, one at a time, while the others go on.
+Where no thread can run the monitor is *passive*: calls probe, see `refresh.py`.
 
 A thread that wakes far too late was frozen with its process or its machine. What was under way by then proves nothing,
 and whoever was at the other end of an idle connection has gone: both are dropped, and everybody is probed anew.
@@ -19,14 +17,15 @@ import random
 import threading
 import time
 import weakref
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Optional
 
-from ..endpoint import Endpoint
 from ..policy.health import ProbeResult
+from ..policy.rounds import GRACE_S, Rounds
 from ..validation import one_of, positive
 from . import process
-from .crew import Crew, Job, Probe, made
+from .crew import Crew, Job, Probe
 from .probe import HttpProbe
+from .refresh import Refresh
 from .registry import Registry
 from .transport import Transports
 
@@ -34,21 +33,18 @@ logger = logging.getLogger(__name__)
 
 PROBE_WHEN = ("always", "idle", "never")
 
-#: Each interval is this much longer or shorter by chance, so that probes of many processes drift apart.
-_JITTER = 0.05
-#: Seconds that a probe may be late before it counts as hung: its own deadline should have ended it.
-_GRACE_S = 0.1
 #: Seconds that `close` waits for the threads; a probe that takes longer ends by itself, unheard.
 _CLOSE_S = 1.0
 #: Seconds between looks where nothing is due.
 _LOOK_S = 0.5
-#: Seconds by which a look is late, at least, that cannot be explained by a busy machine.
-_FROZEN_S = 1.0
+#: Seconds by which a look is late that cannot be explained by a busy machine.
+_FROZEN_S = 2.0
 #: Of the time that a call may take: how long the first one waits to hear what peers know.
 _PATIENCE = 0.1
 _PASSIVE = "endpoints are probed by the calls that find them not heard of"
 #: Seconds until a thread is asked for again where none could be had.
 _NO_THREAD_S = 30.0
+_FOREVER = float("inf")
 
 
 def _awake_or_not() -> float:
@@ -95,8 +91,15 @@ class HealthMonitor:
         self._probe: Probe = HttpProbe(self._transports) if probe is None else probe
         self._chance = chance
         self._sleepless_clock = sleepless_clock
+        self._refresh = Refresh(
+            registry, self._probe, self.interval, self.timeout, of_all=self.probe_when != "never"
+        )
         self._closed = False
-        self._users: weakref.WeakSet[object] = weakref.WeakSet()  # guarded by _lock
+        # Both guarded by _lock.
+        self._users: weakref.WeakSet[object] = weakref.WeakSet()
+        self._ways: weakref.WeakSet[Transports] = weakref.WeakSet([self._transports])
+        if self.probe_when == "never" and registry.monitor is None:
+            registry.passive = True
         self._reset()
         process.register(self)
 
@@ -105,15 +108,12 @@ class HealthMonitor:
         # All guarded by _lock.
         self._crew: Optional[Crew] = None
         self._began_at = 0.0
-        self._due: Dict[str, float] = {}
-        self._turns: Dict[str, int] = {}
-        self._pending: Dict[str, Tuple[int, float]] = {}  # turn and time at which it counts as hung
-        self._look_by: Optional[float] = None  # on the sleepless clock
-        # Of passive mode: whoever probes holds the lock, nobody waits for it.
-        self._refreshing = threading.Lock()
-        self._refresh_at = 0.0  # written under _refreshing
-        self._thread_at = 0.0  # when a thread may be asked for; a race asks twice
-        self._registry.passive = self.probe_when == "never"
+        names = [endpoint.name for endpoint in self._registry.endpoints]
+        self._rounds = Rounds(names, self.interval, self.timeout, self._chance)
+        self._look_by: Optional[float] = None  # on the sleepless clock; None while looking
+        self._thread_at = float("-inf")  # when a thread may be asked for; a race asks twice
+        if self.probe_when != "never":
+            self._registry.passive = False
         self._introduced = self._registry.peers is None  # set by whoever waited; a race waits twice
         self._talks_inline = False
         self._talk_at = 0.0  # when a thread may be asked for that talks to peers
@@ -124,10 +124,10 @@ class HealthMonitor:
     ) -> HealthMonitor:
         """Return the registry's monitor: whoever shares a registry shares its probes, until all have left."""
         known = None if registry.monitor is None else registry.monitor()
-        if isinstance(known, cls) and known.probe_when == probe_when and known._take_part(user):
+        if isinstance(known, cls) and known.probe_when == probe_when and known._take_part(user, transports):
             return known
         monitor = cls(registry, HttpProbe(transports), probe_when=probe_when)
-        monitor._take_part(user)
+        monitor._take_part(user, transports)
         registry.monitor = weakref.ref(monitor)
         return monitor
 
@@ -140,10 +140,12 @@ class HealthMonitor:
                 return
         self.close()
 
-    def _take_part(self, user: object) -> bool:
+    def _take_part(self, user: object, transports: Transports) -> bool:
+        process.entered()
         with self._lock:
             if not self._closed:
                 self._users.add(user)
+                self._ways.add(transports)
             return not self._closed
 
     def __repr__(self) -> str:
@@ -156,7 +158,7 @@ class HealthMonitor:
         crew = self._crew
         return crew is not None and crew.running
 
-    def start(self, total_s: float = 30.0) -> None:
+    def start(self, total_s: float = 30.0) -> float:
         """Start the thread if it should and does not run. Every call begins with this.
 
         Where no thread can be had, probe whoever was not heard of for too long.
@@ -164,19 +166,22 @@ class HealthMonitor:
         Args:
             total_s: seconds that the call may take; a small part of them, once, to hear what peers know.
 
+        Returns:
+            The seconds that this took of them.
+
         """
         process.entered()
-        if self._crew is not None and self._introduced:
-            return
-        if self._closed:
-            return
-        probes = self.probe_when != "never"
-        if probes and self._crew is None and self._registry.clock() >= self._thread_at:
+        if (self._crew is not None and self._introduced) or self._closed:
+            return 0.0
+        clock = self._registry.clock
+        began = clock()
+        if self.probe_when != "never" and self._crew is None and began >= self._thread_at:
             self._start()
-        if not self._introduced and self._registry.clock() >= self._talk_at:
+        if not self._introduced and began >= self._talk_at:
             self._introduce(total_s)
         if self._crew is None or self._talks_inline:
-            self._refresh()
+            self._refresh(total_s, self._registry.peers if self._talks_inline else None)
+        return clock() - began
 
     def _introduce(self, total_s: float) -> None:
         """Have the registry and its peers talk, and give them a moment for that."""
@@ -195,7 +200,7 @@ class HealthMonitor:
             if self._crew is not None or self._closed:
                 return
             now = self._began_at = self._registry.clock()
-            self._due = {e.name: now + self._chance() * self.interval for e in self._registry.endpoints}
+            self._rounds.begin(now)
             crew = self._crew = Crew()
             self._look_by = None
             try:
@@ -206,48 +211,60 @@ class HealthMonitor:
         if passive:
             process.warn_of_no_threads(why, _PASSIVE)
 
-    def probe_soon(self) -> None:
-        """Probe every endpoint now instead of at its time; start if need be."""
-        self.start()
+    def probe_soon(self, within_s: float = _FOREVER) -> None:
+        """Probe every endpoint now instead of at its time; start if need be.
+
+        Args:
+            within_s: seconds that this may take where no thread probes, and so this does.
+
+        """
+        self.start(0.0)
         with self._lock:
-            self._due = dict.fromkeys(self._due, self._registry.clock())
+            self._rounds.hurry(self._registry.clock(), [e.name for e in self._registry.endpoints])
             crew = self._crew
             if crew is not None:
                 crew.wake.set()
         if crew is None and not self._closed:
-            self.probe_all()
+            self.probe_all(within_s)
 
     def hurry(self) -> None:
         """Probe now whoever was not probed for an interval: nobody else does any more."""
         now = self._registry.clock()
         with self._lock:
-            for name in self._due:
-                probed_at = self._registry.probed_at(name)
-                if probed_at is None or now - probed_at >= self.interval:
-                    self._due[name] = now
             if self._crew is not None:
+                known = [(e.name, self._registry.probed_at(e.name)) for e in self._registry.endpoints]
+                self._rounds.hurry(now, [n for n, at in known if at is None or now - at >= self.interval])
                 self._crew.wake.set()
 
-    def probe_all(self) -> List[ProbeResult]:
-        """Probe every endpoint once, in parallel where threads can be had; return the results in the registry's order."""
+    def probe_all(self, within_s: float = _FOREVER) -> List[ProbeResult]:
+        """Probe every endpoint once, in parallel where threads can be had; return the results in the registry's order.
+
+        Args:
+            within_s: seconds after which nothing more is begun or waited for; what is not back by then is no result.
+
+        """
         process.entered()
         results: queue.SimpleQueue[ProbeResult] = queue.SimpleQueue()
-        endpoints = self._registry.endpoints
+        endpoints, clock = self._registry.endpoints, self._registry.clock
+        until = clock() + within_s
         for endpoint in endpoints:
             job = Job(self._probe, endpoint, self.timeout, results.put)
             try:
                 process.start_thread(job, f"syncfailover-probe-{endpoint.name}")
             except process.NoThread:
-                job()
+                if clock() < until:
+                    job()
         found: Dict[str, ProbeResult] = {}
-        deadline = self._registry.clock() + self.timeout + _GRACE_S
+        late_at = clock() + self.timeout + GRACE_S
         while len(found) < len(endpoints):
             try:
-                result = results.get(timeout=max(0.001, deadline - self._registry.clock()))
+                result = results.get(timeout=max(0.001, min(late_at, until) - clock()))
             except queue.Empty:
                 break
             found[result.endpoint] = result
-        everyone = [found.get(e.name) or _hung(e.name, self.timeout) for e in endpoints]
+        if late_at <= until:
+            found.update({e.name: _hung(e.name, self.timeout) for e in endpoints if e.name not in found})
+        everyone = [found[e.name] for e in endpoints if e.name in found]
         for result in everyone:
             self._registry.probed(result)
         return everyone
@@ -274,25 +291,7 @@ class HealthMonitor:
     def after_fork(self) -> None:
         """Forget the parent's threads; the child starts its own on first use."""
         self._reset()
-
-    # Without a thread
-
-    def _refresh(self) -> None:
-        """Probe the endpoint that was not heard of for the longest, if that is too long, unless another call does."""
-        registry = self._registry
-        now, peers = registry.clock(), registry.peers if self._talks_inline else None
-        hurried = peers is not None and peers.hurried
-        if (now < self._refresh_at and not hurried) or not self._refreshing.acquire(blocking=False):
-            return
-        try:
-            if peers is not None:
-                peers.talk_inline()
-            name, look_at = registry.longest_unheard(now, known_only=self.probe_when == "never")
-            self._refresh_at = min(look_at, now + self.interval) if self._talks_inline else look_at
-            if name is not None:
-                registry.probed(made(self._probe, registry[name], self.timeout))
-        finally:
-            self._refreshing.release()
+        self._refresh.after_fork()
 
     # The thread
 
@@ -302,29 +301,16 @@ class HealthMonitor:
 
     def tick(self) -> float:
         """Start what is due, give up on what hangs; return the seconds until the next look. The thread calls it."""
-        late_s = 0.0 if self._look_by is None else self._sleepless_clock() - self._look_by
-        if late_s > max(_FROZEN_S, self.interval):
+        late_s, self._look_by = self._late_s(), None
+        if late_s > _FROZEN_S:
             self._thaw(late_s)
         now = self._registry.clock()
-        hung: List[str] = []
-        jobs: List[Job] = []
         with self._lock:
             crew = self._crew
-            for name, (_turn, late_at) in list(self._pending.items()):
-                if now >= late_at:
-                    del self._pending[name]
-                    self._hasten(name, late_at)
-                    hung.append(name)
-            for endpoint in self._registry.endpoints:
-                name = endpoint.name
-                if now < self._due.get(name, now) or name in self._pending:
-                    continue
-                self._due[name] = now + self.interval * (1.0 + _JITTER * (2.0 * self._chance() - 1.0))
-                if self._is_ours(name, now):
-                    jobs.append(self._job(endpoint, now))
-            next_at = min([*self._due.values(), *(late for _turn, late in self._pending.values())])
-        for name in hung:
-            self._registry.probed(_hung(name, self.timeout))
+            hung = self._rounds.give_up(now)
+            jobs = [self._job(name, now) for name in self._rounds.due(now) if self._is_ours(name, now)]
+            next_at = self._rounds.next_at()
+        self._tell_hung(hung)
         if crew is not None:
             for job in jobs:
                 crew.do(job)
@@ -332,15 +318,20 @@ class HealthMonitor:
         self._look_by = self._sleepless_clock() + wait_s
         return wait_s
 
+    def _late_s(self) -> float:
+        """Return for how many seconds the thread should have been looking already."""
+        look_by = self._look_by
+        return 0.0 if look_by is None else self._sleepless_clock() - look_by
+
     def _thaw(self, late_s: float) -> None:
         """Forget what was under way, and begin anew."""
         with self._lock:
-            self._pending.clear()
-            self._due = dict.fromkeys(self._due, self._registry.clock())
-        drop_idle = getattr(self._probe, "drop_idle", None)
-        if drop_idle is not None:
-            drop_idle()
+            hung = self._rounds.thaw(self._registry.clock())
+            ways = list(self._ways)
+        for way in ways:
+            way.drop_idle()
         logger.info("woke %.1f s late, as after a sleep of the machine; probing everybody anew", late_s)
+        self._tell_hung(hung)
 
     def _is_ours(self, name: str, now: float) -> bool:
         """Tell whether an endpoint is to be probed, and by this process."""
@@ -358,43 +349,41 @@ class HealthMonitor:
         since = self._began_at if probed_at is None else max(probed_at, self._began_at)
         return now - since > 3 * self.interval + self.timeout
 
-    def _job(self, endpoint: Endpoint, now: float) -> Job:
+    def _job(self, name: str, now: float) -> Job:
         """Hold the lock when calling this."""
-        turn = self._turns[endpoint.name] = self._turns.get(endpoint.name, 0) + 1
-        self._pending[endpoint.name] = turn, now + self.timeout + _GRACE_S
+        turn = self._rounds.take_turn(name, now)
         ref = weakref.ref(self)
+
+        def sent() -> None:
+            monitor = ref()
+            if monitor is not None:
+                monitor._sent(name, turn)
 
         def done(result: ProbeResult) -> None:
             monitor = ref()
             if monitor is not None:
-                monitor._finished(turn, result)
+                monitor._finished(name, turn, result)
 
-        return Job(self._probe, endpoint, self.timeout, done)
+        return Job(self._probe, self._registry[name], self.timeout, done, sent)
 
-    def _hasten(self, name: str, late_at: float) -> None:
-        """Have the next probe come early after one that failed: three of them are to tell within 3 intervals + timeout.
-
-        Hold the lock when calling this.
-        """
-        began = late_at - self.timeout - _GRACE_S
-        self._due[name] = min(self._due.get(name, late_at), began + self.interval * (1.0 - _JITTER))
-
-    def _finished(self, turn: int, result: ProbeResult) -> None:
-        """Take in a result, unless it was given up on.
-
-        A failure that comes when it should have counted as hung already is left to the next look, which knows whether
-        all this was frozen.
-        """
+    def _sent(self, name: str, turn: int) -> None:
         with self._lock:
-            pending = self._pending.get(result.endpoint)
-            if pending is None or pending[0] != turn or self._closed:
-                return
-            if not result.alive and self._registry.clock() >= pending[1]:
-                return
-            del self._pending[result.endpoint]
-            if not result.alive:
-                self._hasten(result.endpoint, pending[1])
-        self._registry.probed(result)
+            self._rounds.sent(name, turn, self._registry.clock())
+
+    def _finished(self, name: str, turn: int, result: ProbeResult) -> None:
+        """Take in a result, unless it was given up on; a failure that may come of a freeze is left to the next look."""
+        if not result.alive and self._late_s() > _FROZEN_S:
+            return
+        with self._lock:
+            now = self._registry.clock()
+            counts = not self._closed and self._rounds.take_in(name, turn, now, alive=result.alive)
+        if counts:
+            self._registry.probed(result)
+
+    def _tell_hung(self, names: Iterable[str]) -> None:
+        """Let it be known whose probes are not back."""
+        for name in names:
+            self._registry.probed(_hung(name, self.timeout))
 
 
 def _hung(name: str, timeout_s: float) -> ProbeResult:

@@ -23,10 +23,6 @@ class HttpProbe:
     def __init__(self, transports: Transports) -> None:
         self._transports = transports
 
-    def drop_idle(self) -> None:
-        """Close the idle connections: whoever was at their other end has gone."""
-        self._transports.close()
-
     def __call__(self, endpoint: Endpoint, timeout_s: float) -> ProbeResult:
         """Probe once; `timeout_s` bounds connecting, sending and reading together. Raises nothing of the wire."""
         transport = self._transports[endpoint.name]

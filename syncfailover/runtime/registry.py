@@ -287,15 +287,15 @@ class Registry(LockedPool):
         """Close this endpoint's breaker, forget its failures, and use its key and models again."""
         self._control(name, "reset")
 
-    def longest_unheard(self, now: float, *, known_only: bool) -> Tuple[Optional[str], float]:
+    def longest_unheard(self, now: float, since: Optional[float]) -> Tuple[Optional[str], float]:
         """Return who was not heard of for the longest, where that is too long, and when to look again.
 
         Args:
             now: on the registry's clock.
-            known_only: whether only those count of which something was known.
+            since: from when on those count that were never heard of; None where they do not.
 
         """
-        return self.look(lambda pool: pool.longest_unheard(now, None if known_only else self._made_at))
+        return self.look(lambda pool: pool.longest_unheard(now, since))
 
     def pause(self, until: float) -> None:
         """Wait until that time on the registry's clock."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import weakref
+from contextlib import suppress
 from typing import (
     Any,
     Dict,
@@ -188,6 +190,21 @@ class EndpointTransport(HTTPAdapter):
         manager.pool_classes_by_scheme = POOLS
         return manager
 
+    def drop_idle(self) -> None:
+        """Close idle connections, and leave the pool to those who are just about to take one out of it."""
+        waiting: Any = getattr(self._pool, "pool", None)
+        idle: List[Any] = []
+        with suppress(
+            AttributeError, queue.Empty
+        ):  # there is no pool, or it was closed meanwhile; all were idle
+            while not idle or idle[-1] is not None:  # the last ones in are the first ones out
+                idle.append(waiting.get(block=False))
+        for connection in reversed(idle):
+            if connection is not None:
+                connection.close()
+            with suppress(AttributeError, queue.Full):
+                waiting.put(connection, block=False)
+
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""
         self._pool = None
@@ -251,6 +268,11 @@ class Transports:
     def __iter__(self) -> Iterator[EndpointTransport]:
         """Iterate over all transports."""
         return iter(self._by_name.values())
+
+    def drop_idle(self) -> None:
+        """Close all idle connections: whoever was at their other end has gone."""
+        for transport in self:
+            transport.drop_idle()
 
     def close(self) -> None:
         """Close all idle connections."""

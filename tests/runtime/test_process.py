@@ -76,7 +76,7 @@ class World:
             found += [registry._lock, dispatcher._lock, dispatcher._changes._lock, dispatcher._pending._lock]
             found.append(caller.terms.metrics._lock)
             for monitor in (client._monitor, session._door.monitor):
-                found += [monitor._lock, monitor._refreshing]
+                found += [monitor._lock, monitor._refresh._lock]
             for transport in [*caller.transports, session.get_adapter(self.url)]:
                 pools = transport.poolmanager.pools
                 found += [pools.lock, *(pool.pool.mutex for pool in pools._container.values())]
