@@ -209,6 +209,8 @@ class Peers:
             self._inline_at = self._clock() + wait_s
         if self._closed:  # while this talked
             self._end()
+        elif process.forks_later():  # or the children could not use it
+            self.store.close()
 
     def _end(self) -> None:
         self._talk.end(self._registry())

@@ -225,6 +225,12 @@ def _uwsgi_trouble() -> Optional[str]:
     return _FORKS_LATER if _is_before_uwsgi_forks(uwsgi) else None
 
 
+def forks_later() -> bool:
+    """Tell whether this process is about to be forked by a program that calls no hook of Python's."""
+    uwsgi: Any = sys.modules.get("uwsgi")
+    return uwsgi is not None and _is_before_uwsgi_forks(uwsgi)
+
+
 def _is_before_uwsgi_forks(uwsgi: Any) -> bool:
     """Tell whether this is uWSGI's master, or where there is none, whether it has not begun to work."""
     master = uwsgi.masterpid() if hasattr(uwsgi, "masterpid") else None

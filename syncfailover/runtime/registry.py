@@ -151,11 +151,11 @@ class Registry(LockedPool):
         self.chance = chance
         self._sleep = _sleep if sleep is _TIME_SLEEP else sleep
         self._made_at = clock()
-        self._snapshot = self._pool.snapshot(self._made_at)  # replaced whole under _lock, read without it
         #: Whether no thread probes, and calls do instead; the monitor says so.
         self.passive = False
         if state is not None:
             self.peers = _peers(self, pool, state)
+        self._snapshot = self._look(self._made_at)  # replaced whole under _lock, read without it
         #: The monitor that all users of this registry share, held weakly; see `HealthMonitor.shared`.
         self.monitor: Callable[[], object] | None = None
         #: The connections that all who were unpickled over this registry share; see `SharedTransports.of`.
