@@ -63,7 +63,7 @@ class World:
         self.retry = FailoverRetry(_RETRIES)
         self.balancer = "weighted"
         self.breaker = BreakerConfig()
-        self.probe_interval_s = _PROBE_INTERVAL_S
+        self.probe_interval_s, self.probe_timeout_s = _PROBE_INTERVAL_S, _PROBE_TIMEOUT_S
         self.health = HealthConfig(interval_s=_PROBE_INTERVAL_S, timeout_s=_PROBE_TIMEOUT_S)
         self.endpoints = [Endpoint(f"endpoint-{n}", f"http://{n}.test/v1") for n in range(1, ENDPOINTS + 1)]
         #: The name of the endpoint whose trouble is looked for.

@@ -5,10 +5,11 @@ What is told and believed is the real `policy/sharing.py`; what the store keeps,
 
 from syncfailover.policy.entry import HEALTH, decoded, encoded, gist
 from syncfailover.policy.sharing import Gossip
-from syncfailover.runtime.talk import _LAST, _RENEW
 from syncfailover.state.store import Account
 
 _NEVER = float("-inf")
+#: Of the probe interval: how often leases are renewed, and how long they last, as in `runtime/talk.py`.
+_RENEW, _LAST = 0.3, 0.9
 #: Seconds between what wakes the thread and what it does.
 _AWAKE_S = 0.005
 #: The name that a group's retry budget has; there is one group to a store here.

@@ -7,13 +7,15 @@ from syncfailover.policy.node import Attempt
 from syncfailover.policy.outcome import SUCCEEDED
 from syncfailover.policy.pool import EndpointPool
 from syncfailover.policy.retry import RetryBudget
+from syncfailover.policy.rounds import Rounds
 from syncfailover.policy.steps import Pause, Wait
-from syncfailover.runtime.monitor import _JITTER
 
 from .agenda import Agenda
 
 #: Seconds between two looks of the first in line; see `runtime/queue.py`.
 _LOOK_S = 0.25
+#: Seconds between two looks for probes at least.
+_LEAST_S = 0.001
 
 
 class Process:
@@ -41,8 +43,8 @@ class Process:
         )
         #: Its part in what processes share; None where it is alone.
         self.peers = None
-        #: When each endpoint is to be probed next.
-        self._due = {}
+        self._rounds = Rounds(world.upstreams, world.probe_interval_s, world.probe_timeout_s, world.chance)
+        self._look_at = None
         #: When it first knew of the trouble, and how many of its attempts had met it by then.
         self.knew_at, self.met = None, 0
         #: When the endpoint that had been in trouble first answered one of its calls again.
@@ -55,8 +57,8 @@ class Process:
         if self.rate_per_s:
             self.agenda.at(self._gap_s(), self._call)
         if world.probes:
-            for upstream in world.upstreams.values():
-                self._probe_at(world.chance() * world.probe_interval_s, upstream)
+            self._rounds.begin(0.0)
+            self._look_in_time(0.0)
         if self.peers is not None:
             self.peers.start()
 
@@ -74,36 +76,39 @@ class Process:
 
     # What the monitor does
 
-    def _probe_at(self, when, upstream):
-        self._due[upstream] = when
-        self.agenda.at(when, self._probe, upstream)
+    def _look_in_time(self, now):
+        """Look again when there is something to do; whoever is due while it is being probed waits for that."""
+        self._look_at = max(self._rounds.next_at(), now + _LEAST_S)
+        self.agenda.at(self._look_at, self._look)
 
     def probe_soon(self, now):
         """Probe now whoever was not probed for an interval: nobody else does any more."""
-        for upstream in list(self._due):
-            probed_at = self.pool.nodes[upstream.name].health.probed_at
-            if probed_at is None or now - probed_at >= self.world.probe_interval_s:
-                self._probe_at(now, upstream)
+        known = [(name, node.health.probed_at) for name, node in self.pool.nodes.items()]
+        interval_s = self.world.probe_interval_s
+        self._rounds.hurry(now, [name for name, at in known if at is None or now - at >= interval_s])
+        self._look_in_time(now)
 
-    def _probe(self, now, upstream):
-        if self._due[upstream] != now or self.is_over(now):
+    def _look(self, now):
+        if now != self._look_at or self.is_over(now):
             return
-        world = self.world
-        jitter = 1.0 + _JITTER * (2.0 * world.chance() - 1.0)
-        self._probe_at(now + world.probe_interval_s * jitter, upstream)
-        if self.peers is None or self.peers.may_probe(upstream.name, now):
-            if self.peers is not None:
-                self.peers.probes(upstream.name, now)
-            ends, result = upstream.probe(now)
-            self.agenda.at(ends, self._probed, result, upstream, now)
+        for name in self._rounds.due(now):
+            if self.peers is None or self.peers.may_probe(name, now):
+                self._probe(now, name)
+        self._look_in_time(now)
 
-    def _probed(self, now, result, upstream, began):
-        if not result.alive:  # the next one is made a little sooner
-            soon = began + self.world.probe_interval_s * (1.0 - _JITTER)
-            if soon < self._due[upstream]:
-                self._probe_at(soon, upstream)
-        self.pool.probed(result, now)
-        self.learned(now)
+    def _probe(self, now, name):
+        if self.peers is not None:
+            self.peers.probes(name, now)
+        turn = self._rounds.take_turn(name, now)
+        self._rounds.sent(name, turn, now)
+        ends, result = self.world.upstreams[name].probe(now)
+        self.agenda.at(ends, self._probed, result, turn)
+
+    def _probed(self, now, result, turn):
+        if self._rounds.take_in(result.endpoint, turn, now, alive=result.alive):
+            self._look_in_time(now)
+            self.pool.probed(result, now)
+            self.learned(now)
 
     # What follows from news of any kind
 

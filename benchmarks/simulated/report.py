@@ -31,20 +31,16 @@ def everything(done, pictures):
 
 def _limits(done):
     rows = [
-        (row.limit.what, row.scenario, f"{row.limit.most:g}", *(_verdict(row, sharing) for sharing in _WHERE))
+        (row.limit.what, row.scenario, f"{row.limit.most:g}", *(row.shown(sharing) for sharing in _WHERE))
         for row in measured(done)
     ]
     if not rows:
         return []
-    note = "**Bold** is beyond the limit. What was not run is left empty."
+    note = (
+        "**Bold** is beyond the limit; in brackets is what is beyond it by no more than chance makes of a sample of this size "
+        "(three standard deviations of a second). What was not run is left empty."
+    )
     return ["### The limits", "", note, "", *_table(["", "scenario", "limit", *_WHERE.values()], rows), ""]
-
-
-def _verdict(row, sharing):
-    if sharing not in row.values:
-        return ""
-    shown = f"{row.values[sharing]:.2f}"
-    return shown if row.is_kept(sharing) else f"**{shown}**"
 
 
 def _outages(done, pictures):
