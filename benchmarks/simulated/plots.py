@@ -41,8 +41,8 @@ def outage(plt, by_sharing, path):
         )
         share = [100.0 * figures.run.failed[s] / figures.run.calls[s] for s in seconds]
         failed.plot(times, share, style, color=color, label=label)
-    figure.suptitle(scenario.title[0].upper() + scenario.title[1:], x=0.01, ha="left", fontsize=11)
-    _name(load, "calls per second", f"Load on each endpoint, {_LINES['alone'][2]}")
+    figure.suptitle(_capitalized(scenario.title), x=0.01, ha="left", fontsize=11)
+    _name(load, "calls per second", "Load on each endpoint, alone")
     _name(amplification, "attempts per call", "Amplification")
     _name(failed, "% of calls", "Failed calls, by when they began")
     amplification.axhline(1.2, color="#888888", linewidth=0.8, linestyle=":")
@@ -51,7 +51,7 @@ def outage(plt, by_sharing, path):
     )
     failed.set_ylim(-2.0, max(10.0, failed.get_ylim()[1]))
     if len(by_sharing) > 1:
-        amplification.legend(frameon=False, loc="upper right", fontsize=9)
+        _legend(amplification)
     for axes in (load, amplification, failed):
         for trouble in scenario.troubles:
             axes.axvspan(
@@ -92,7 +92,18 @@ def _draw_load(axes, figures, seconds, times):
     )
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(lambda value, _position: f"{value:,.0f}")
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.38, 0.08), fontsize=9, ncol=2)
+    _legend(axes)
+
+
+def _capitalized(title):
+    return (title[0].upper() + title[1:]).replace("`", "")
+
+
+def _legend(axes):
+    """Name the lines beside the title, where there are none."""
+    axes.legend(
+        frameon=False, loc="lower right", bbox_to_anchor=(1.01, 0.97), fontsize=8, ncol=4, columnspacing=1.0
+    )
 
 
 def knowledge(plt, panels, path):
