@@ -6,6 +6,7 @@ A raw fork is one that runs no hook of Python, as that of uWSGI: only the pid te
 import ctypes
 import faulthandler
 import os
+import resource
 import select
 import signal
 import threading
@@ -50,6 +51,13 @@ def in_child(work: Callable[[], Any], fork: Callable[[], int] = raw_fork) -> str
     assert not hangs, f"the child hangs: not done after {PATIENCE_S:g} s:\n{text}"
     assert status == 0, f"the child failed:\n{text}"
     return text
+
+
+def no_more_threads() -> None:
+    """Let this process have no further thread: the limit does not bind root, so become somebody else."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if os.getuid() == 0:
+        os.setuid(65534)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Callable, Dict, Iterable, List, Optional
 
 from ..policy.health import ProbeResult
 from ..policy.rounds import GRACE_S, Rounds
+from ..policy.snapshot import ACTIVE, PASSIVE
 from ..validation import one_of, positive
 from . import process
 from .crew import Crew, Job, Probe
@@ -99,7 +100,7 @@ class HealthMonitor:
         self._users: weakref.WeakSet[object] = weakref.WeakSet()
         self._ways: weakref.WeakSet[Transports] = weakref.WeakSet([self._transports])
         if self.probe_when == "never" and registry.monitor is None:
-            registry.passive = True
+            registry.set_mode(PASSIVE)
         self._reset()
         process.register(self)
 
@@ -113,7 +114,7 @@ class HealthMonitor:
         self._look_by: Optional[float] = None  # on the sleepless clock; None while looking
         self._thread_at = float("-inf")  # when a thread may be asked for; a race asks twice
         if self.probe_when != "never":
-            self._registry.passive = False
+            self._registry.set_mode(ACTIVE)
         self._introduced = self._registry.peers is None  # set by whoever waited; a race waits twice
         self._talks_inline = False
         self._talk_at = 0.0  # when a thread may be asked for that talks to peers
@@ -207,8 +208,9 @@ class HealthMonitor:
                 crew.start(weakref.ref(self, lambda _ref, wake=crew.wake: wake.set()))  # type: ignore[misc]
             except process.NoThread as error:
                 self._crew, self._thread_at, why = None, now + _NO_THREAD_S, str(error)
-            passive = self._registry.passive = self._crew is None
-        if passive:
+            is_passive = self._crew is None
+        self._registry.set_mode(PASSIVE if is_passive else ACTIVE)
+        if is_passive:
             process.warn_of_no_threads(why, _PASSIVE)
 
     def probe_soon(self, within_s: float = _FOREVER) -> None:

@@ -26,7 +26,7 @@ from ..policy.health import HealthConfig
 from ..policy.node import Attempt
 from ..policy.pool import EndpointPool
 from ..policy.retry import RetryBudget
-from ..policy.snapshot import ACTIVE, PASSIVE, Snapshot
+from ..policy.snapshot import ACTIVE, Snapshot
 from ..unpickling import reduced, unpack
 from ..validation import integer, reject, true_or_false
 from . import process
@@ -151,8 +151,7 @@ class Registry(LockedPool):
         self.chance = chance
         self._sleep = _sleep if sleep is _TIME_SLEEP else sleep
         self._made_at = clock()
-        #: Whether no thread probes, and calls do instead; the monitor says so.
-        self.passive = False
+        self._mode = ACTIVE
         if state is not None:
             self.peers = _peers(self, pool, state)
         self._snapshot = self._look(self._made_at)  # replaced whole under _lock, read without it
@@ -206,9 +205,8 @@ class Registry(LockedPool):
 
     def _look(self, now: float) -> Snapshot:
         """Hold the lock when calling this."""
-        mode = PASSIVE if self.passive else ACTIVE
         state = None if self.peers is None else self.peers.state
-        return self._pool.snapshot(now, mode, inherited=self._inherited, state=state)
+        return self._pool.snapshot(now, self._mode, inherited=self._inherited, state=state)
 
     def acquire(
         self,
@@ -286,6 +284,10 @@ class Registry(LockedPool):
     def reset(self, name: str) -> None:
         """Close this endpoint's breaker, forget its failures, and use its key and models again."""
         self._control(name, "reset")
+
+    def set_mode(self, mode: str) -> None:
+        """Note how the endpoints are probed, ACTIVE or PASSIVE; the monitor says so."""
+        self._mode, self._dirty = mode, True
 
     def longest_unheard(self, now: float, since: Optional[float]) -> Tuple[Optional[str], float]:
         """Return who was not heard of for the longest, where that is too long, and when to look again.

@@ -4,7 +4,6 @@ import builtins
 import gc
 import logging
 import os
-import resource
 import sys
 import threading
 import types
@@ -14,7 +13,7 @@ import httpx
 import pytest
 import requests
 from fleet import endpoints_of
-from forked import FORKS, held_elsewhere, in_child
+from forked import FORKS, held_elsewhere, in_child, no_more_threads
 
 import syncfailover
 from syncfailover import ClientClosed, EndpointRegistry, FailoverClient, FailoverSession, default
@@ -59,7 +58,7 @@ class World:
         self.off = self.client.on("attempt", self.heard.append)
         self.once: Once[List[int]] = Once(lambda: [os.getpid()], lambda _made: False)
         for upstream in upstreams:
-            upstream.calls.script(Stream(tokens=40, interval_s=0.02))
+            upstream.calls.script(Stream(tokens=4, interval_s=0.5))
         self.stream = self.client.with_options(hedge_after=None).chat("parent", stream=True)
         next(self.stream)
         for upstream in upstreams:
@@ -177,7 +176,7 @@ def test_the_parents_stream_goes_on(world: World) -> None:
         assert in_child(lambda door=door: bool(DOORS[door](world))) == "True"
     for _ in world.stream:
         pass
-    assert world.stream.reply.text.split()[-1] == "token39"
+    assert world.stream.reply.text.split()[-1] == "token3"
 
 
 def test_the_default_client_in_a_child(upstreams: List[FakeUpstream], monkeypatch: Any) -> None:
@@ -456,13 +455,6 @@ def test_news_of_the_parent_are_told_by_the_parent(world: World) -> None:
 
 
 # Whether threads run here
-
-
-def no_more_threads() -> None:
-    """Let this process have no further thread: the limit does not bind root, so become somebody else."""
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    if os.getuid() == 0:
-        os.setuid(65534)
 
 
 def test_a_thread_beyond_the_limit_is_refused_with_a_remedy() -> None:
