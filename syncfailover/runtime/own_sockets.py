@@ -1,4 +1,4 @@
-"""The sockets that this process opened. A forked child has a copy of each, and closes it.
+"""The sockets that this process opened. A forked child has a copy of each, and lets go of it.
 
 A pool knows its idle connections only. One that another thread of the parent used, or was opening, at the moment of the
 fork would stay open in the child for ever, so that the other end never learns that the parent has closed it.
@@ -27,19 +27,27 @@ class OwnSockets:
         self._open.add(sock)
 
     def after_fork(self) -> None:
-        """Take those so far for the parent's."""
+        """Take those so far for the parent's, and let nobody in this process read, write or shut down a single one.
+
+        Nobody would but greenlets of gevent, which go on in a child, and those who drop a stream that is half read.
+        """
         self._inherited.extend(self._open)
         self._open = weakref.WeakSet()
+        try:
+            nothing = os.open(os.devnull, os.O_RDWR)
+        except OSError:  # no descriptor is left
+            return
+        for sock in self._inherited:
+            if sock.fileno() >= 0:  # -1: it was closed
+                os.dup2(nothing, sock.fileno(), inheritable=False)
+        os.close(nothing)
 
     def close_inherited(self) -> None:
-        """Close the copies of what the parent opened; neither it nor the other end notices.
-
-        Nothing but the descriptor is touched: locks and buffers around it are in whatever state they were.
-        """
+        """Give back the descriptors; buffers and locks around them are left in whatever state they were."""
         inherited, self._inherited = self._inherited, []
         for sock in inherited:
             descriptor = sock.detach()
-            if descriptor >= 0:  # -1: it was closed
+            if descriptor >= 0:
                 with suppress(OSError):
                     os.close(descriptor)
 

@@ -27,7 +27,7 @@ import threading
 import weakref
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Protocol, runtime_checkable
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
@@ -192,11 +192,22 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
     if trouble is not None:
         raise NoThread(trouble)
     try:
-        thread = threading.Thread(target=target, name=name, args=args, daemon=True)
+        home = getpid(), target, args
+        thread = threading.Thread(target=_at_home, name=name, args=home, daemon=True)
         thread.start()
     except RuntimeError as error:
         raise NoThread(_with_remedy(str(error))) from None
     return thread
+
+
+def _at_home(home: int, target: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+    """Do what a thread is for; where it turns out to be in a forked child, never end.
+
+    A greenlet goes on there, but as a thread it is not known any more, and its end would be an error that Python prints.
+    """
+    target(*args)
+    if getpid() != home:
+        threading.Event().wait()
 
 
 def _with_remedy(why: str) -> str:
