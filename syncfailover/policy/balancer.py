@@ -88,6 +88,10 @@ class WeightedRoundRobin:
         seen, schedule = self._plan
         return seen[schedule.next()]
 
+    def forget(self) -> None:
+        """Owe nobody anything any more; the next set begins from nothing."""
+        self._seen, self._current, self._schedule = (), {}, _Smooth([], [])
+
     def _follow(self, candidates: Candidates) -> None:
         """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""
         fresh, (seen, schedule) = tuple(candidates), self._plan

@@ -30,13 +30,13 @@ class Knowledge:
     Args:
         roster: of whom.
         lines: who waits for one of them.
-        chance: random numbers from 0 to 1.
+        recovered: called when a trial has closed somebody's breaker.
 
     """
 
-    def __init__(self, roster: Roster, lines: Lines, chance: Callable[[], float]) -> None:
+    def __init__(self, roster: Roster, lines: Lines, recovered: Callable[[], None]) -> None:
         self._roster = roster
-        self._chance = chance
+        self._recovered = recovered
         self._nodes = roster.nodes
         self._lines = lines
         self._changes = Changes()
@@ -206,6 +206,6 @@ class Knowledge:
     def breaker_changed(self, node: Node, now: float) -> None:
         """Let what a breaker has done have its consequences."""
         if self._changes.of_breaker(node, self._roster.by_priority, now):
-            self._roster.shuffle(self._chance)
+            self._recovered()
         self._roster.changed()
         self.news.add(node.name)

@@ -5,6 +5,7 @@ to deliver. Who is there and may be asked is the roster's to say, in `roster.py`
 `knowledge.py`.
 """
 
+from functools import partial
 from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple
 
 from ..endpoint import Endpoint
@@ -48,7 +49,9 @@ class EndpointPool:
         #: Who waits for an endpoint.
         self.lines = Lines(queue_size)
         roster = self.roster
-        self.knowledge = known = Knowledge(roster, self.lines, chance)
+        self.knowledge = known = Knowledge(
+            roster, self.lines, partial(_begin_anew, roster, self.balancer, chance)
+        )
         #: Events that the owner delivers after releasing its lock.
         self.outbox = known.outbox
         # What results change, and only the knowledge knows.
@@ -249,3 +252,14 @@ class EndpointPool:
             return None, now + 1.0
         at, stale_after_s, name = min(known)
         return (name, now) if now >= at + stale_after_s else (None, at + stale_after_s)
+
+
+def _begin_anew(roster: Roster, balancer: Any, chance: Callable[[], float]) -> None:
+    """Have equals asked in an order drawn by chance, and owe nobody anything.
+
+    A fleet of processes that saw the same outage would come back in step, each owing the same to the same endpoint.
+    """
+    roster.shuffle(chance)
+    forget = getattr(balancer, "forget", None)
+    if forget is not None:
+        forget()

@@ -65,7 +65,7 @@ class Roster:
         return view
 
     def shuffle(self, chance: Callable[[], float]) -> None:
-        """Draw the order of equals anew: a fleet of processes that saw the same outage is not to come back in step."""
+        """Draw the order of equals anew."""
         self.by_priority.sort(key=lambda node: (node.priority, chance()))
         self.changed()
 

@@ -4,6 +4,8 @@ The rules:
 
 - Each interval is 5 % longer or shorter by chance, so that probes of many processes drift apart; the first probe comes at
   a random time in it, and one that failed is followed by the next a little sooner than any other.
+- Whoever answers again after a failure has the others that failed probed at once: they may be back, too, and one of five that is
+  known to be back seconds before the others would get the load of all.
 - A probe that is not back when its own deadline should have ended it *hangs*: it has failed there and then, whatever it
   is stuck in. One that still waits for a helper hangs nowhere.
 - Each probe has a turn. A result that comes after its probe was given up on, or discarded, changes nothing.
@@ -13,7 +15,7 @@ The rules:
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, List, NamedTuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Set
 
 #: Each interval is this much longer or shorter by chance.
 _JITTER = 0.05
@@ -53,6 +55,7 @@ class Rounds:
         self._due: Dict[str, float] = {}
         self._under_way: Dict[str, _Probe] = {}
         self._excused: Dict[str, int] = {}
+        self._failing: Set[str] = set()  # whose last probe failed
 
     def begin(self, now: float) -> None:
         """Have everybody probed within an interval."""
@@ -64,7 +67,8 @@ class Rounds:
 
     def next_at(self) -> float:
         """Return when there is something to do."""
-        return min([*self._due.values(), *(probe.late_at for probe in self._under_way.values())])
+        waiting = [at for name, at in self._due.items() if name not in self._under_way]
+        return min([*waiting, *(probe.late_at for probe in self._under_way.values())])
 
     def due(self, now: float) -> List[str]:
         """Return who is to be probed now; each is due again after an interval."""
@@ -92,6 +96,7 @@ class Rounds:
                 continue
             if probe.is_sent:
                 hung.append(name)
+                self._failing.add(name)
                 self._end(name, failed=True)
             else:
                 self._under_way[name] = probe._replace(late_at=now + self._patience_s)
@@ -106,6 +111,11 @@ class Rounds:
         if not self._is_expected(name, turn) or (not alive and now >= self._under_way[name].late_at):
             return False
         self._end(name, failed=not alive)
+        if not alive:
+            self._failing.add(name)
+        elif name in self._failing:
+            self._failing.remove(name)
+            self.hurry(now, self._failing)
         return True
 
     def thaw(self, now: float) -> List[str]:

@@ -1000,3 +1000,22 @@ class PoolUnderFire(RuleBasedStateMachine):
 
 TestPoolUnderFire = PoolUnderFire.TestCase
 TestPoolUnderFire.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def test_equals_begin_anew_when_one_comes_back() -> None:
+    """Their order is drawn by chance, and nobody is owed anything: a fleet that saw the same outage does not move in step."""
+    draws = iter([0.0, 0.9, 0.5, 0.1])  # a's jitter when it opens, then a place for each
+    made = EndpointPool(
+        [Endpoint(name, "http://127.0.0.1:1/v1") for name in "abc"],
+        balancer="weighted",
+        breaker=BreakerConfig(failure_threshold=1),
+        health=HealthConfig(),
+        budget=RetryBudget(),
+        chance=lambda: next(draws),
+    )
+    made.report(made.choose(0.0, None), Outcome(outcome.SERVER_ERROR, "HTTP 500"), 0.0)
+    owing = [made.choose(1.0, None).endpoint.name for _ in range(3)]
+    assert sorted(owing) == ["b", "b", "c"] or sorted(owing) == ["b", "c", "c"]
+    made.report(made.choose_same(40.0, None, "a"), SUCCEEDED, 40.0)
+    assert [node.name for node in made.roster.by_priority] == ["c", "b", "a"]
+    assert [made.choose(60.0, None).endpoint.name for _ in range(3)] == ["c", "b", "a"]

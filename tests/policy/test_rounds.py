@@ -125,3 +125,25 @@ def test_freezes_hide_an_outage_twice_in_a_row() -> None:
     send(rounds, "b", 252.0)
     assert rounds.thaw(300.0) == ["b"]
     assert [_freeze(rounds, now) for now in (302.0, 352.0)] == [[], []]
+
+
+def test_who_is_due_while_it_is_probed_does_not_keep_the_thread_awake() -> None:
+    """The next look is when the probe hangs or another endpoint is due, not at once and again."""
+    rounds = rounds_of("a")
+    send(rounds, "a", 1.0)
+    rounds.hurry(1.5, "a")
+    assert rounds.next_at() == 1.0 + LATE_S
+
+
+def test_who_is_back_has_the_others_that_failed_probed_at_once() -> None:
+    """They may be back, too; whoever never failed is left alone, and a second good answer hurries nobody."""
+    rounds = rounds_of()
+    rounds.due(1.0)
+    for name in "ab":
+        rounds.take_in(name, send(rounds, name, 1.0), 1.1, alive=False)
+    assert rounds.due(1.2) == []
+    rounds.take_in("a", send(rounds, "a", 1.2), 1.3, alive=True)
+    assert rounds.due(1.3) == ["b"]
+    rounds.take_in("b", send(rounds, "b", 1.3), 1.4, alive=False)
+    rounds.take_in("a", send(rounds, "a", 1.4), 1.5, alive=True)
+    assert rounds.due(1.5) == []
