@@ -373,8 +373,8 @@ class HealthMonitor:
             self._rounds.sent(name, turn, self._registry.clock())
 
     def _finished(self, name: str, turn: int, result: ProbeResult) -> None:
-        """Take in a result, unless it was given up on; a failure that may come of a freeze is left to the next look."""
-        if not result.alive and self._late_s() > _FROZEN_S:
+        """Take in a result, unless it was given up on, or all this was frozen, which the next look finds out."""
+        if self._late_s() > _FROZEN_S:
             return
         with self._lock:
             now = self._registry.clock()
