@@ -294,7 +294,8 @@ def prove(server: Server, *, workers: int, threads: int = 1, passive: bool = Fal
     processes = [server.pid, *states]
     for one, other in combinations(dict.fromkeys(processes), 2):
         assert not connections(one, server.upstreams) & connections(other, server.upstreams)
-    probers = 0 if passive else 1 + len(server.upstreams)  # the monitor, and a helper for each endpoint
+    # The monitor, a helper for each endpoint, and as many again that came while those were not quite done.
+    probers = 0 if passive else 1 + 2 * len(server.upstreams)
     at_once = (threads + (0 if passive else 1)) * len(server.upstreams)
     for pid, before in idle.items():
         after = footprint(pid)

@@ -1,21 +1,29 @@
-"""A Celery application over Redis."""
+"""A Celery application over Redis, whose tasks leave what came of them in a list named after the task."""
 
+import json
 import os
 from typing import Any, Dict
 
 import asking
+import redis
 from celery import Celery
 
-app = Celery(broker=os.environ["REDIS_URL"], backend=os.environ["REDIS_URL"])
+app = Celery(broker=os.environ["REDIS_URL"])
 
 
-@app.task
-def ask(question: str, stream: bool) -> Dict[str, Any]:
+def tell(task: Any, result: Dict[str, Any]) -> None:
+    """Leave a result where it is waited for."""
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as results:
+        results.rpush(task.request.id, json.dumps(result))
+
+
+@app.task(bind=True)
+def ask(self: Any, question: str, stream: bool) -> None:
     """Answer a question."""
-    return asking.ask(question, stream)
+    tell(self, asking.ask(question, stream))
 
 
-@app.task
-def state() -> Dict[str, Any]:
+@app.task(bind=True)
+def state(self: Any) -> None:
     """Say what this process knows."""
-    return asking.state()
+    tell(self, asking.state())
