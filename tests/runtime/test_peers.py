@@ -568,19 +568,18 @@ def test_a_child_shares_on_its_own(stores: List[Watched], join: Any, upstreams: 
     """It has a thread and a connection of its own, and the parent's go on."""
     client = join()
     client.chat("Hi")
-    assert eventually(lambda: shared(client) and leases(client) == 3)
+    assert eventually(lambda: leases(client) == 3 and status_of(client, "a") == "healthy")
 
     def work() -> Any:
         assert client.status().state == "alone"
         client.chat("Hi")
-        assert eventually(lambda: shared(client))
-        assert leases(client) == 0
-        known = status_of(client, "a")
+        assert eventually(lambda: shared(client) and status_of(client, "a") == "healthy")
+        held = leases(client)
         client.close()
-        return known
+        return held
 
     for _ in range(2):
-        assert in_child(work) == "healthy"
+        assert in_child(work) == 0
     assert eventually(lambda: shared(client) and leases(client) == 3)
     upstreams[0].kill()
     assert eventually(lambda: status_of(client, "a") == "unhealthy")
