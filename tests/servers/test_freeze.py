@@ -39,32 +39,30 @@ def slow() -> Iterator[List[FakeUpstream]]:
 def test_nobody_is_marked_down_for_having_slept(slow: List[FakeUpstream]) -> None:
     """Five freezes, each with probes under way; the first call after each is answered by the first endpoint asked."""
     command = [sys.executable, "-u", "-c", textwrap.dedent(PROGRAM), *(upstream.url for upstream in slow)]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert child.stdin is not None
-    assert child.stdout is not None
     lines: List[str] = []
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as child:
 
-    def until(beginning: str) -> str:
-        for line in child.stdout:
-            lines.append(line.strip())
-            if line.startswith(beginning):
-                return line
-        raise AssertionError(lines)
+        def until(beginning: str) -> str:
+            for line in child.stdout or ():
+                lines.append(line.strip())
+                if line.startswith(beginning):
+                    return line
+            raise AssertionError(lines)
 
-    try:
-        until("ready")
-        for turn in range(5):
-            time.sleep(0.3 + 0.07 * turn)
-            os.kill(child.pid, signal.SIGSTOP)
-            time.sleep(3.0)
-            os.kill(child.pid, signal.SIGCONT)
-            child.stdin.write(f"turn {turn}\n")
-            child.stdin.flush()
-            assert until(f"turn {turn}").startswith(f"turn {turn} ok")
-        child.stdin.close()
-        assert child.wait(10.0) == 0
-    finally:
-        child.kill()
-        child.communicate()
+        try:
+            until("ready")
+            for turn in range(5):
+                time.sleep(0.3 + 0.07 * turn)
+                os.kill(child.pid, signal.SIGSTOP)
+                time.sleep(3.0)
+                os.kill(child.pid, signal.SIGCONT)
+                print(f"turn {turn}", file=child.stdin)
+                assert until(f"turn {turn}").startswith(f"turn {turn} ok")
+            child.stdin.close()
+            assert child.wait(10.0) == 0
+        finally:
+            child.kill()
     assert sum("woke" in line for line in lines) == 5, lines
     assert not [line for line in lines if "unhealthy" in line], lines
