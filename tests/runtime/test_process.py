@@ -4,9 +4,12 @@ import builtins
 import gc
 import logging
 import os
+import subprocess
 import sys
+import textwrap
 import threading
 import types
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import httpx
@@ -14,9 +17,10 @@ import pytest
 import requests
 from fleet import endpoints_of
 from forked import FORKS, held_elsewhere, in_child, no_more_threads
+from runtime.test_wire import certificate
 
 import syncfailover
-from syncfailover import ClientClosed, EndpointRegistry, FailoverClient, FailoverSession, default
+from syncfailover import ClientClosed, Endpoint, EndpointRegistry, FailoverClient, FailoverSession, default
 from syncfailover.contrib.httpx import FailoverTransport
 from syncfailover.policy.outcome import SUCCEEDED
 from syncfailover.runtime import process
@@ -248,6 +252,58 @@ def test_a_session_has_connections_of_its_own_to_everybody(world: World) -> None
     assert in_child(work) == "(False, -1)"
     assert world.session.get(world.url).ok
     assert idle() is mine
+
+
+def test_over_tls_the_parent_goes_on_over_its_connections(tmp_path: Path) -> None:
+    """A child that closes its copy ends no TLS session, and each gets the answers to its own questions."""
+    context, bundle = certificate(tmp_path, "localhost")
+    with FakeUpstream("tls", tls=context, text="{prompt}") as upstream:
+        endpoint = Endpoint("tls", f"https://localhost:{upstream.port}/v1", "k", verify=bundle)
+        with FailoverClient([endpoint], model="m", timeout=5.0, probe_when="never") as client:
+            assert client.chat("parent").text == "parent"
+            for number in (1, 2):
+                assert in_child(lambda: [client.chat(f"child {n}").text for n in (1, 2)]) == str(
+                    ["child 1", "child 2"]
+                )
+                assert client.chat(f"parent {number}").text == f"parent {number}"
+            assert upstream.connections == 1 + 2
+
+
+PROGRAM = """
+    import ctypes, gc, os, sys, threading
+    from syncfailover import Endpoint, FailoverClient, FailoverSession
+
+    def calls():
+        assert client.chat("Hi").text and session.get("/models").ok and session.get(sys.argv[2] + "/models").ok
+        with client.chat("Hi", stream=True) as stream:
+            next(stream)
+
+    endpoints = [Endpoint(f"e{n}", url, "key") for n, url in enumerate(sys.argv[2:])]
+    client = FailoverClient(endpoints, model="m", hedge_after=1000.0, probe_interval=1e6)
+    session = FailoverSession(endpoints, probe_when="never")
+    for _ in endpoints:
+        calls()
+    pid = os.fork() if sys.argv[1] == "hooked" else ctypes.PyDLL(None).fork()
+    calls()
+    del client, session
+    gc.collect()
+    if pid:
+        os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.parametrize("fork", FORKS)
+def test_not_a_word_is_said_of_what_was_left_to_the_parent(fork: str, upstreams: List[FakeUpstream]) -> None:
+    """Parent and child end at once and silently, with every warning an error: no socket was forgotten."""
+    command = [sys.executable, "-W", "error", "-X", "dev", "-W", "ignore::DeprecationWarning"]
+    done = subprocess.run(
+        [*command, "-c", textwrap.dedent(PROGRAM), fork, *(upstream.url for upstream in upstreams)],
+        capture_output=True,
+        text=True,
+        timeout=30.0,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # The hook
