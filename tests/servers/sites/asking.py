@@ -1,7 +1,8 @@
 """What legacy code does: one client per program, made at import. Every site here serves these two functions.
 
 The environment says where the upstreams are (`UPSTREAMS`, JSON), where the package may log (`LOG`), and whether the
-client is used before anybody forks (`WARM`), so that its threads and idle connections are there to be inherited.
+client is used before anybody forks (`WARM`), so that its threads and idle connections are there to be inherited. It may
+say where all processes share what they know (`STATE`), and how often they probe (`PROBE_INTERVAL`, seconds).
 """
 
 import json
@@ -23,7 +24,8 @@ client = FailoverClient(
     model="gpt-4.1",
     balancer="round_robin",
     timeout=20.0,
-    probe_interval=0.2,
+    probe_interval=float(os.environ.get("PROBE_INTERVAL", "0.2")),
+    state=os.environ.get("STATE"),
 )
 if os.environ.get("WARM"):
     client.wait_until_ready()
@@ -44,6 +46,7 @@ def state() -> Dict[str, Any]:
         "pid": os.getpid(),
         "mode": now.mode,
         "inherited": now.inherited,
+        "state": now.state,
         "health": {endpoint.name: endpoint.status.value for endpoint in now.endpoints},
         "calls": client.metrics()["total_requests"],
     }
