@@ -31,8 +31,8 @@ LOADED: Dict[str, Any] = {
     "before the fork": (["--preload"], {}),
     "and used before the fork": (["--preload"], {"WARM": "1"}),
 }
-#: Up to 23, those with threads hang up on requests when they are recycled, whatever the application is.
-RECYCLED = [kind for kind in WORKERS if kind != "gthread" or gunicorn.version_info >= (24,)]
+#: Of 23, those with threads hang up on requests when they are recycled, whatever the application is; of 27 not.
+RECYCLED = [kind for kind in WORKERS if kind != "gthread" or gunicorn.version_info >= (27,)]
 #: What it says where nothing is wrong with the application: that a worker which had just begun was told to end, and that
 #: urllib3 was there before gevent.
 ASIDE = re.compile(
