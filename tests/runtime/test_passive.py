@@ -222,8 +222,8 @@ def test_ready_is_told_in_time_where_calls_probe(
     world: World, upstreams: List[FakeUpstream], make_client: Any
 ) -> None:
     """All are probed here and now, but no more are begun once the time is over."""
-    client = make_client(probe_when="always", probe_timeout=0.2)
-    assert client.wait_until_ready(2.0)
+    client = make_client(probe_when="always", probe_timeout=5.0)
+    assert client.wait_until_ready(15.0)
     assert all(state.status.value == "healthy" for state in client.status().endpoints)
     for upstream in upstreams:
         upstream.probes.always(Hang())
@@ -330,3 +330,40 @@ def test_a_call_while_the_interpreter_ends(program: str, upstreams: List[FakeUps
     done = run(AT_EXIT[program], upstreams)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Hello from" in done.stdout.splitlines()[1]
+
+
+ISOLATED = """
+    import os
+    try:
+        import _interpreters as interpreters
+        made = interpreters.create("isolated")
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+        made = interpreters.create(isolated=True)
+    interpreters.run_string(made, {program!r})
+    os._exit(0)  # Python 3.12 crashes when it takes an interpreter apart that has loaded requests
+"""
+INSIDE = """
+import logging, sys, warnings
+sys.path[:] = {path!r}
+warnings.simplefilter("ignore")  # requests goes without charset_normalizer there, and says so
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+from syncfailover import Endpoint, FailoverClient
+with FailoverClient([Endpoint("a", {url!r}, "key")], model="m", hedge_after=1000.0) as client:
+    print(client.chat("Hi").text, client.wait_until_ready(), client.status().mode, flush=True)
+"""
+
+if sys.version_info >= (3, 9):  # before, no interpreter could be isolated
+
+    def test_everything_works_in_an_isolated_interpreter(upstreams: List[FakeUpstream]) -> None:
+        """Which allows no daemon threads."""
+        inside = INSIDE.format(path=sys.path, url=upstreams[0].url)
+        program = textwrap.dedent(ISOLATED).format(program=inside)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30.0, check=False
+        )
+        warning, answer = done.stdout.splitlines()
+        assert answer == "Hello from upstream-1. True passive"
+        assert "interpreter" in warning
+        assert "use the main interpreter" in warning
+        assert (done.returncode, done.stderr) == (0, "")

@@ -295,9 +295,17 @@ PROGRAM = """
 @pytest.mark.parametrize("fork", FORKS)
 def test_not_a_word_is_said_of_what_was_left_to_the_parent(fork: str, upstreams: List[FakeUpstream]) -> None:
     """Parent and child end at once and silently, with every warning an error: no socket was forgotten."""
-    command = [sys.executable, "-W", "error", "-X", "dev", "-W", "ignore::DeprecationWarning"]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-W",
+        "ignore::DeprecationWarning",
+        "-c",
+        textwrap.dedent(PROGRAM),
+    ]
     done = subprocess.run(
-        [*command, "-c", textwrap.dedent(PROGRAM), fork, *(upstream.url for upstream in upstreams)],
+        [*command, fork, *(upstream.url for upstream in upstreams)],
         capture_output=True,
         text=True,
         timeout=30.0,
