@@ -120,7 +120,10 @@ class FailoverAdapter(BaseAdapter):
         received = done.received
         http_error = received is not None and received.fault is None and received.status >= 300
         if done.error is not None and not http_error:
-            raise done.error
+            try:
+                raise done.error
+            finally:
+                del done  # or error, trace and frame would be a cycle
         return self._handed_over(request, done, model)
 
     def _handed_over(

@@ -165,9 +165,14 @@ class Caller:
 
     def _begun(self, run: Run) -> Tuple[Run, Done]:
         done = run.begin()
-        if done.error is not None:
+        if done.error is None:
+            return run, done
+        try:
             raise done.error
-        return run, done
+        finally:
+            del (
+                done
+            )  # or error, trace and frame would keep a dropped client, its threads and connections in a cycle
 
     def _check_model(self, model: str) -> None:
         if not encodes(text("model", model), "utf-8"):

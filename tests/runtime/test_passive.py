@@ -341,7 +341,7 @@ ISOLATED = """
         import _xxsubinterpreters as interpreters
         made = interpreters.create(isolated=True)
     interpreters.run_string(made, {program!r})
-    os._exit(0)  # Python 3.12 crashes when it takes an interpreter apart that has loaded requests
+    os._exit(0)  # Python 3.12 crashes when it takes an interpreter apart that has loaded ssl
 """
 INSIDE = """
 import logging, sys, warnings
