@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 import choosing
 import contenders
+import creation
 import imports
 
 _LIBRARIES = ("syncfailover", "requests", "urllib3", "tenacity", "elastic-transport", "openai", "litellm")
 #: Name -> the most that its ratio to the baseline may be, wall and CPU.
 CALL_LIMITS = {contenders.CHAT: 0.60, contenders.SESSION: 1.10}
 IMPORT_LIMIT = 1.10
+#: Milliseconds that making a client may take, with its endpoints.
+CREATION_LIMIT_MS = 1.0
 CHOOSING_LIMIT_US = 8.0
 #: The most that a call through `contrib.openai` may be of one through the bare SDK.
 SDK_LIMIT = 1.15
@@ -110,6 +113,28 @@ def importing(ratios, baseline_ms, absent):
         missed += [f"import {name}: {what}" for what in over]
         shown = "" if limit is None else f"{limit:.2f}"
         lines.append(row(f"`import {name}`", *ratios[name], shown, verdict(limit, over)))
+    return Section([*lines, ""], missed)
+
+
+def creating(millis, ratios):
+    """Show what making a client costs."""
+    lines = [
+        "## Making a client",
+        "",
+        f"The milliseconds of wall clock and of CPU that making one takes, and its ratio to `{creation.BASELINE}`. Nothing",
+        "is opened, sent or started by it.",
+        "",
+        "| | wall, ms | CPU, ms | ratio, wall | limit, ms | |",
+        "|---|---|---|---|---|---|",
+    ]
+    missed = []
+    for name, spreads in millis.items():
+        limit = CREATION_LIMIT_MS if name in (creation.CLIENT, creation.SHARING) else None
+        over = over_limit(limit, spreads)
+        missed += [f"making {name}: {what}" for what in over]
+        wall, cpu = (f"{spread.median:.3f}" for spread in spreads)
+        shown = "" if limit is None else f"{limit:.2f}"
+        lines.append(row(name, wall, cpu, ratios[name][0], shown, verdict(limit, over)))
     return Section([*lines, ""], missed)
 
 

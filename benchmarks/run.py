@@ -14,6 +14,7 @@ sys.path.insert(1, str(measure.HERE.parent))  # the checkout, also where nothing
 
 import choosing
 import contenders
+import creation
 import drill
 import idle
 import imports
@@ -27,7 +28,7 @@ import streams
 import threads
 from upstream import NginxMissing, Upstream
 
-_PARTS = ("calls", "imports", "choosing", "threads", "options", "idle", "streams", "drill")
+_PARTS = ("calls", "imports", "creation", "choosing", "threads", "options", "idle", "streams", "drill")
 _STREAMS = 21, streams.CHUNKS, 400, streams.MEMORY_BYTES
 _DRILL = drill.ALL_FAULTS, drill.FULL
 _QUICK_DRILL = ("kill", "hang"), drill.QUICK
@@ -42,6 +43,7 @@ def main(arguments):
     measured = {
         "calls": lambda quick: _calls(*(12, 20) if quick else (120, 50), names=chosen.contender),
         "imports": lambda quick: _imports(7 if quick else 41),
+        "creation": lambda quick: _creation(7 if quick else 41),
         "choosing": lambda quick: _choosing(7 if quick else 41),
         "threads": lambda quick: _threads(5 if quick else 31),
         "options": lambda quick: _options(*(12, 20) if quick else (240, 50)),
@@ -103,6 +105,14 @@ def _imports(rounds):
     each = {name: [(wall * 1e3, cpu * 1e3) for wall, cpu in of] for name, of in results.items()}
     baseline_ms = measure.absolute(each)[imports.BASELINE]
     return report.importing(measure.ratios(results, imports.BASELINE), baseline_ms, absent)
+
+
+def _creation(rounds):
+    _say(f"making clients: {rounds} rounds of {creation.COUNT} each ...")
+    cases = creation.cases()
+    measure.rounds_of(cases, 1)
+    results = measure.rounds_of(cases, rounds)
+    return report.creating(measure.absolute(results), measure.ratios(results, creation.BASELINE))
 
 
 def _choosing(rounds):
