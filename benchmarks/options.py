@@ -3,6 +3,7 @@
 
 import collections
 import itertools
+import tempfile
 
 from contenders import MESSAGES, OPTIONS, client_of, endpoints_of
 
@@ -18,6 +19,23 @@ def plain(origins):
 def hedged_never(origins):
     client = client_of(endpoints_of(origins, prices=None), hedge_after=_NEVER_MS)
     return lambda: client.chat(MESSAGES, **OPTIONS), lambda reply: reply.text
+
+
+def shared(origins):
+    """Share all that is known with two other processes, which make calls of their own from time to time."""
+    directory = tempfile.TemporaryDirectory(prefix="bench-state-")
+    state = f"sqlite:///{directory.name}/health.db"
+    endpoints = endpoints_of(origins, prices=None)
+    client = client_of(endpoints, state=state)
+    peer = client_of(endpoints, state=state)
+
+    def text(reply):
+        peer.chat(MESSAGES, **OPTIONS)
+        if client.status().state != "shared" or not directory:
+            raise AssertionError("nothing is shared")
+        return reply.text
+
+    return lambda: client.chat(MESSAGES, **OPTIONS), text
 
 
 def everything(origins, hedge_after=None):
@@ -54,6 +72,7 @@ def everything_hedged(origins):
 
 
 PLAIN = "client.chat, as it comes"
+SHARED = '`state="sqlite:///..."`, with a peer'
 HEDGE_READY = "`hedge_after`, not firing"
 ALL_ON = "everything on, `hedge_after` not firing"
 ALL_ON_HEDGED = 'everything on, `hedge_after="p95"` firing'
@@ -61,6 +80,7 @@ ALL_ON_HEDGED = 'everything on, `hedge_after="p95"` firing'
 WITH_OPTIONS = {
     PLAIN: plain,
     "the same once more": plain,
+    SHARED: shared,
     HEDGE_READY: hedged_never,
     "everything on but `hedge_after`": everything,
     ALL_ON: everything_hedged_never,

@@ -15,6 +15,7 @@ from report import RESIDENT_LIMIT, Section, over_limit, row, verdict
 THREADS_LEAST = 1.60
 #: Name -> the most that the ratio to a plain client may be.
 OPTION_LIMITS = {
+    options.SHARED: 1.03,
     options.HEDGE_READY: 1.02,
     options.ALL_ON: 1.05,
 }
