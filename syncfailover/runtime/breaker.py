@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -63,7 +62,7 @@ class CircuitBreaker:
             half_open_lease=half_open_lease,
             **options,
         )
-        self._machine = BreakerMachine(config, random.random)  # guarded by _lock
+        self._machine = BreakerMachine(config, process.chance)  # guarded by _lock
         self._lock = threading.Lock()
         self._clock = clock
         self._on_change = on_change

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import random
 import threading
 import time
 import weakref
@@ -81,7 +80,7 @@ class HealthMonitor:
         interval: Optional[float] = None,
         timeout: Optional[float] = None,
         probe_when: str = "always",
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = process.chance,
         sleepless_clock: Callable[[], float] = _awake_or_not,
     ) -> None:
         self.interval = registry.probe_interval if interval is None else positive("probe_interval", interval)

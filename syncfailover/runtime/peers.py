@@ -238,6 +238,7 @@ _everyone: weakref.WeakSet[Peers] = weakref.WeakSet()
 
 @atexit.register
 def _say_farewell() -> None:
+    process.entered()
     until = monotonic() + _FAREWELL_S
     for peers in list(_everyone):
         peers.farewell(until)

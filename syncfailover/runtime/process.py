@@ -22,6 +22,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import random
 import sys
 import threading
 import weakref
@@ -32,6 +33,11 @@ from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, runtime
 logger = logging.getLogger(__name__)
 
 getpid = os.getpid
+
+#: Chance of our own. That of the program repeats in all processes which seed it alike, and in all children of a fork that
+#: runs no hook; their probes and retries would go in step.
+_dice = random.Random()  # noqa: S311 - no secret
+chance = _dice.random
 
 #: What to do where Python has no thread, by what it says then.
 _REMEDIES = (
@@ -133,6 +139,7 @@ def _in_child() -> None:
     for thing in list(_forkables):
         thing.after_fork()
     _to_be_told[:] = [True]
+    _dice.seed()
     _pid, _lock = getpid(), threading.Lock
 
 

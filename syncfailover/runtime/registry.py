@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from copy import deepcopy
 from typing import (
@@ -110,7 +109,7 @@ class Registry(LockedPool):
         state: Any = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
-        chance: Callable[[], float] = random.random,
+        chance: Callable[[], float] = process.chance,
     ) -> None:
         self._given = options_given(Registry.__init__, locals())
         #: Tells it from others of the same configuration, when it is unpickled twice in a process.

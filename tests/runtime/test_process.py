@@ -4,6 +4,7 @@ import builtins
 import gc
 import logging
 import os
+import random
 import subprocess
 import sys
 import textwrap
@@ -496,6 +497,19 @@ def test_permits_of_the_parent_mean_nothing_in_a_child(upstreams: List[FakeUpstr
 
     assert in_child(work) == "('closed', 1)"
     assert breaker.state.value == "half_open"
+
+
+@either_way
+def test_children_do_not_go_in_step(fork: Callable[[], int], world: World) -> None:
+    """What they leave to chance differs, though no hook ran, and though their program seeds its own random numbers."""
+
+    def work() -> float:
+        random.seed(0)
+        world.client.status()
+        return world.registry.chance()
+
+    drawn = [in_child(work, fork) for _ in range(3)]
+    assert len(set(drawn)) == 3
 
 
 def test_news_of_the_parent_are_told_by_the_parent(world: World) -> None:
