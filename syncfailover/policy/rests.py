@@ -1,6 +1,6 @@
 """Pairs of endpoint and model that are left alone for a while: rate limits, missing models, forbidden ones."""
 
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from cachetools import TTLCache
 
@@ -36,6 +36,7 @@ class Rests:
     def __init__(self, now: Callable[[], float]) -> None:
         self._pairs: Any = TTLCache(_PAIRS, _LONGEST_S, timer=now)
         self._any = False  # len() of a TTLCache expires items; the usual answer is no
+        self._changes: Dict[str, int] = {}
 
     def until(self, endpoint: str, model: Optional[str]) -> float:
         """Return when the pair may be asked again; 0 where it does not rest."""
@@ -49,8 +50,11 @@ class Rests:
         until = now + min(seconds or _FIRST_S * 2.0 ** min(nth, 10), _LONGEST_S if seconds else _LAST_S)
         if old is not None and not old.on_trial:
             until = max(until, old.until)
-        self._pairs[endpoint, model] = Rest(now, until, nth + 1)
-        self._any = True
+        self._note(endpoint, model, Rest(now, until, nth + 1))
+
+    def changes(self, endpoint: str) -> int:
+        """Return a number that is another one as soon as there is something new about an endpoint."""
+        return self._changes.get(endpoint, 0)
 
     def of(self, endpoint: str) -> List[Tuple[Optional[str], Rest]]:
         """Return the models that rest at an endpoint, or did."""
@@ -65,8 +69,7 @@ class Rests:
         old: Optional[Rest] = self._pairs.get((endpoint, model))
         is_news = old is None or since > old.since + _LATER_S
         if is_news and (until > now or (old is not None and not until)):
-            self._pairs[endpoint, model] = Rest(since, min(until, now + _LONGEST_S), nth, hearsay=True)
-            self._any = True
+            self._note(endpoint, model, Rest(since, min(until, now + _LONGEST_S), nth, hearsay=True))
 
     def take(self, endpoint: str, model: Optional[str], now: float) -> bool:
         """Let one call try a pair whose rest is just over, and the others wait for it; tell whether that is so."""
@@ -81,8 +84,13 @@ class Rests:
         rest: Optional[Rest] = self._pairs.get((endpoint, model)) if self._any else None
         if rest is None or not rest.until or started < rest.since:
             return False
-        self._pairs[endpoint, model] = Rest(started, 0.0, 0)
+        self._note(endpoint, model, Rest(started, 0.0, 0))
         return True
+
+    def _note(self, endpoint: str, model: Optional[str], rest: Rest) -> None:
+        self._pairs[endpoint, model] = rest
+        self._any = True
+        self._changes[endpoint] = self._changes.get(endpoint, 0) + 1
 
     def end_all(self, endpoint: str) -> None:
         """Forget all pairs of an endpoint."""

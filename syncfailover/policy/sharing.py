@@ -74,6 +74,8 @@ class Gossip:
         self._disputed: Dict[str, Tuple[int, float]] = {}
         #: By endpoint, the strikes that peers have counted, and since when.
         self._counted: Dict[str, Tuple[int, float]] = {}
+        #: By endpoint, the state of its pauses when they were last looked through: there may be thousands.
+        self._looked_at: Dict[str, int] = {}
         #: By endpoint, the pauses that were told once more as they were missing in what a peer told.
         self._merged: Dict[str, FrozenSet[Any]] = {}
         self._writing = False  # what was told has not arrived yet
@@ -172,7 +174,11 @@ class Gossip:
         return until, found_at, max(until, found_at + _REMEMBERED_S), value
 
     def _rests(self, node: Node, now: float, offset: float) -> Told:
-        own, told = self._own_rests(node, now), self._told.get((self.identities[node.name], RESTS))
+        place, changes = (self.identities[node.name], RESTS), self._pool.roster.rests.changes(node.name)
+        if self._looked_at.get(node.name) == changes and place not in self._lost:
+            return None
+        self._looked_at[node.name] = changes
+        own, told = self._own_rests(node, now), self._told.get(place)
         if not own:
             return None
         if told is not None and own <= told[0]:  # some are over: no news
@@ -260,6 +266,7 @@ class Gossip:
             # Whoever told this had not heard yet what was told here, and has written over it.
             self._merged[node.name] = own
             self._told.pop((entry.endpoint, RESTS), None)
+            self._looked_at.pop(node.name, None)
             self._knowledge.news.add(node.name)
 
 

@@ -31,6 +31,8 @@ _LOST = 2
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 #: Seconds between two tries with a store that others are busy with, and after which that is no moment any more.
 BUSY_RETRY_S, _LONGEST_BUSY_S = 0.05, 1.0
+#: Seconds between two settlements of accounts, at most: so much later a budget is known to be used up.
+_SETTLE_S = 1.0
 #: Seconds that the clock of peers may drift from one cycle to the next; what is more was a change by hand.
 _DRIFT_S = 1.0
 _NEVER = float("-inf")
@@ -197,7 +199,7 @@ class Talk:
             self._has_news, self._read_at = False, now + self._interval
             self._hear(registry, offset)
         if now >= self._settle_at:
-            self._settle_at = now + self._interval / 2
+            self._settle_at = now + min(self._interval / 2, _SETTLE_S)
             self.accounts.settle(registry, store)
 
     def _tell(self, registry: Registry, offset: float) -> None:
