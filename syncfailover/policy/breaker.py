@@ -161,7 +161,7 @@ class BreakerMachine:
             self.found_at = now
 
     def disown(self) -> None:
-        """Take all permits so far for those of another process: their results mean nothing, and their trials are free."""
+        """Take all permits so far for somebody else's: their results mean nothing, and their trials are free."""
         self.generation += 1
         if isinstance(self.state, HalfOpen):
             self.state = HalfOpen()

@@ -215,12 +215,17 @@ class EndpointPool:
 
     def forget_past(self, now: float) -> None:
         """Count no request as under way, and nobody as down before now: that was another process."""
+        self.disown()
         for node in self.roster.by_priority:
             node.in_flight = 0
-            node.breaker.disown()
             node.forget_downtime(now)
-        self.roster.changed()
         self.lines.clear()
+
+    def disown(self) -> None:
+        """Let no breaker learn from the calls under way."""
+        for node in self.roster.by_priority:
+            node.breaker.disown()
+        self.roster.changed()
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share, if there is one."""

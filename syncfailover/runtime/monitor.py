@@ -325,10 +325,11 @@ class HealthMonitor:
         return 0.0 if look_by is None else self._sleepless_clock() - look_by
 
     def _thaw(self, late_s: float) -> None:
-        """Forget what was under way, and begin anew."""
+        """Learn nothing from what was under way, and begin anew."""
         with self._lock:
             hung = self._rounds.thaw(self._registry.clock())
             ways = list(self._ways)
+        self._registry.decide(lambda pool: pool.disown())  # what becomes of calls proves nothing, either
         for way in ways:
             way.drop_idle()
         logger.info("woke %.1f s late, as after a sleep of the machine; probing everybody anew", late_s)

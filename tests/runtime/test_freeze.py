@@ -16,6 +16,8 @@ from syncfailover import (
     HealthMonitor,
     ProbeResult,
 )
+from syncfailover.policy.received import RESET, Received
+from syncfailover.runtime.attempt import named
 from syncfailover.runtime.crew import Job
 from syncfailover.testing import FakeUpstream, ManualClock
 
@@ -169,6 +171,20 @@ def test_what_is_dead_after_it_is_found_dead(freezes: Callable[[World], None], w
         world.answered(world.look())
         world.runs(0.5)
     assert world.statuses == {"a": "healthy", "b": "unhealthy", "c": "healthy"}
+
+
+def test_calls_under_way_open_no_breaker(world: World) -> None:
+    """Connections that broke in the night are no failures of their endpoint; those that break in the day are."""
+    failed = named(Received(fault=RESET, detail="connection reset"), None)
+    for frozen, state in ((True, "closed"), (False, "open")):
+        attempts = [world.registry.acquire(exclude="bc") for _ in range(3)]
+        if frozen:
+            stops(world)
+            world.lives(1)
+        for attempt in attempts:
+            world.registry.report(attempt, failed)
+        world.runs(0.3)
+        assert world.registry.snapshot()["a"].breaker == state
 
 
 def test_a_busy_machine_is_no_excuse(world: World) -> None:
