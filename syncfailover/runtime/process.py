@@ -235,10 +235,10 @@ def _uwsgi_trouble() -> Optional[str]:
     the child would inherit Python's own lock from one that is not there, and hang.
     """
     uwsgi: Any = sys.modules.get("uwsgi")
-    has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
-    if uwsgi is None or has_greenlets:
+    if uwsgi is None:
         return None
-    if not getattr(uwsgi, "has_threads", True):
+    has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
+    if not has_greenlets and not getattr(uwsgi, "has_threads", True):
         return "uWSGI runs without threads: start it with --enable-threads"
     return _FORKS_LATER if _is_before_uwsgi_forks(uwsgi) else None
 
