@@ -534,7 +534,7 @@ def test_without_threads_prompts_are_asked_one_after_another(
     client: FailoverClient, echo: FakeUpstream, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under uWSGI without threads, for instance; a checkpoint needs one, and says why it has none."""
-    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt={"workers": b"2"}))
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(has_threads=0, worker_id=lambda: 1))
     assert texts(client.map(["a", "b", "c"])) == ["a", "b", "c"]
     assert echo.max_in_flight == 1
     with pytest.raises(ConfigurationError, match="--enable-threads") as caught:

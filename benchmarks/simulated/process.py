@@ -78,7 +78,7 @@ class Process:
 
     def _look_in_time(self, now):
         """Look again when there is something to do; whoever is due while it is being probed waits for that."""
-        self._look_at = max(self._rounds.next_at(), now + _LEAST_S)
+        self._look_at = max(self._rounds.next_at(now), now + _LEAST_S)
         self.agenda.at(self._look_at, self._look)
 
     def probe_soon(self, now):

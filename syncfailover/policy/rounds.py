@@ -65,9 +65,9 @@ class Rounds:
         """Have these probed at once, unless they are being probed."""
         self._due.update(dict.fromkeys(names, now))
 
-    def next_at(self) -> float:
-        """Return when there is something to do."""
-        waiting = [at for name, at in self._due.items() if name not in self._under_way]
+    def next_at(self, now: float) -> float:
+        """Return when there is something to do; who is due already while it is probed has to wait for that."""
+        waiting = [at for name, at in self._due.items() if at > now or name not in self._under_way]
         return min([*waiting, *(probe.late_at for probe in self._under_way.values())])
 
     def due(self, now: float) -> List[str]:

@@ -310,7 +310,7 @@ class HealthMonitor:
             crew = self._crew
             hung = self._rounds.give_up(now)
             jobs = [self._job(name, now) for name in self._rounds.due(now) if self._is_ours(name, now)]
-            next_at = self._rounds.next_at()
+            next_at = self._rounds.next_at(now)
         self._tell_hung(hung)
         if crew is not None:
             for job in jobs:
@@ -379,6 +379,10 @@ class HealthMonitor:
         with self._lock:
             now = self._registry.clock()
             counts = not self._closed and self._rounds.take_in(name, turn, now, alive=result.alive)
+            if (
+                self._crew is not None and self._rounds.next_at(now) <= now
+            ):  # it was waited for, or others are to be
+                self._crew.wake.set()
         if counts:
             self._registry.probed(result)
 

@@ -30,9 +30,9 @@ def test_the_first_probe_comes_within_an_interval_the_next_after_it(
 ) -> None:
     """At a random time in it, and then every interval, give or take 5 %."""
     rounds = rounds_of("a", chance)
-    assert rounds.next_at() == first
+    assert rounds.next_at(0.0) == first
     assert rounds.due(first) == ["a"]
-    assert rounds.next_at() == pytest.approx(first + then)
+    assert rounds.next_at(first) == pytest.approx(first + then)
 
 
 def test_who_is_being_probed_is_not_probed_again() -> None:
@@ -59,7 +59,7 @@ def test_a_probe_that_waits_for_a_helper_hangs_nowhere() -> None:
     rounds = rounds_of("a")
     turn = rounds.take_turn("a", 0.0)
     assert rounds.give_up(5.0) == []
-    assert rounds.next_at() <= 5.0 + LATE_S
+    assert rounds.next_at(5.0) <= 5.0 + LATE_S
     rounds.sent("a", turn, 6.0)
     assert rounds.give_up(6.0 + LATE_S - 0.01) == []
     assert rounds.give_up(6.0 + LATE_S) == ["a"]
@@ -84,7 +84,7 @@ def test_three_failures_tell_within_three_intervals_and_a_timeout() -> None:
         rounds.due(now)
         send(rounds, "a", now)
         failed += len(rounds.give_up(now + LATE_S))
-        last, now = now + LATE_S, rounds.next_at()
+        last, now = now + LATE_S, rounds.next_at(now)
         assert now == pytest.approx(last - LATE_S + 0.95 * INTERVAL_S)
     assert last - 2.0 <= 3 * INTERVAL_S + TIMEOUT_S
 
@@ -132,7 +132,7 @@ def test_who_is_due_while_it_is_probed_does_not_keep_the_thread_awake() -> None:
     rounds = rounds_of("a")
     send(rounds, "a", 1.0)
     rounds.hurry(1.5, "a")
-    assert rounds.next_at() == 1.0 + LATE_S
+    assert rounds.next_at(1.5) == 1.0 + LATE_S
 
 
 def test_who_is_back_has_the_others_that_failed_probed_at_once() -> None:
