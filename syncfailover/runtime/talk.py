@@ -157,7 +157,7 @@ class Talk:
             self._fail(registry, str(error))
         except StoreError as error:
             self._fail(registry, str(error))
-        except Exception as error:
+        except Exception as error:  # a thread that ended would leave this process deaf
             logger.debug("state: %s", self._store.kind, exc_info=True)
             self._fail(registry, f"{self._store.kind}: {type(error).__name__}")
         else:

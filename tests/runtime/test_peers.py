@@ -82,11 +82,13 @@ def join(upstreams: List[FakeUpstream], path: str) -> Iterator[Callable[..., Fai
     """A function that makes clients which share the file, as processes would; closed after the test."""
     made: List[FailoverClient] = []
 
-    def make(**options: Any) -> FailoverClient:
+    def make(endpoints: Any = None, **options: Any) -> FailoverClient:
         options = {"probe_interval": 0.5, "probe_timeout": 2.0, "timeout": 5.0, "max_retries": 2, **options}
         options = {"fall": 1, "recovery_timeout": 20.0, **options}
         made.append(
-            FailoverClient(endpoints_of(upstreams), model="gpt-4.1", state=f"sqlite:///{path}", **options)
+            FailoverClient(
+                endpoints or endpoints_of(upstreams), model="gpt-4.1", state=f"sqlite:///{path}", **options
+            )
         )
         return made[-1]
 
@@ -321,7 +323,7 @@ def test_a_store_that_hangs_costs_no_call(
     for _ in range(5):
         client.chat("Hi")
     assert time.monotonic() - began < 1.0
-    assert eventually(lambda: status_of(client, "a") == "healthy"), "it is probed as without a store"
+    assert eventually(lambda: status_of(client, "a") == "healthy", 2.5), "it is probed as without a store"
     upstreams[0].kill()
     assert eventually(lambda: status_of(client, "a") == "unhealthy")
     stores[0].go.set()
@@ -477,21 +479,21 @@ def test_what_the_last_call_found_out_is_told_at_the_end(
     threadless: Any, join: Any, upstreams: List[FakeUpstream]
 ) -> None:
     """Where no thread can run, `close`, or the end of the program, tells it."""
-    for end in ("close", "farewell"):
-        first = join(probe_when="never", max_retries=0)
+    endpoints = [endpoint.replace(priority=n) for n, endpoint in enumerate(endpoints_of(upstreams))]
+    for nth, end in enumerate(("close", "farewell")):
+        upstream = upstreams[nth]
+        first = join(endpoints[nth:], probe_when="never")
         first.chat("Hi")
-        upstreams[0].script(Status(401), Status(401))
-        for _ in range(3):
-            with contextlib.suppress(Exception):
-                first.chat("Hi")
+        upstream.script(Status(401))
+        first.chat("Hi")
         if end == "close":
             first.close()
         else:
             peers_of(first).farewell(time.monotonic())
-        upstreams[0].heal()
-        second = join(probe_when="never")
-        second.chat("Hi")
-        assert "key rests" in second.status()["a"].reason, end
+        upstream.clear_log()
+        second = join(endpoints[nth:], probe_when="never")
+        assert second.chat("Hi").endpoint == endpoints[nth + 1].name
+        assert not upstream.calls.requests
 
 
 def test_a_locked_file_holds_up_no_passive_call(
@@ -551,8 +553,7 @@ def test_one_thread_too_few_is_for_the_probes(
 
     monkeypatch.setattr(process, "start_thread", refuse_one)
     client, other = join(probe_interval=0.2), join(probe_interval=0.2)
-    client.chat("Hi")
-    assert eventually(lambda: status_of(client, "a") == "healthy")
+    assert eventually(lambda: client.chat("Hi") and status_of(client, "a") == "healthy", 2.0)
     upstreams[0].calls.always(Status(401))
     while "key rests" not in client.status()["a"].reason:
         client.chat("Hi")
