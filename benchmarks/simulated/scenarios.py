@@ -69,7 +69,9 @@ OUTAGES = (
         _trouble("slow", factor=10.0),
     ),
     Scenario(
-        "slow-unseen", "the same, but its probes are quick", _trouble("slow", factor=10.0, probes=False)
+        "slow-unseen",
+        "one endpoint of five is ten times as slow, but its probes are quick",
+        _trouble("slow", factor=10.0, probes=False),
     ),
     Scenario(
         "all-dead-queued",
