@@ -93,6 +93,9 @@ _finding_out: Dict[int, threading.RLock] = {}  # type: ignore[valid-type,unused-
 _to_be_told = [True]
 #: Whether the interpreter is about to end.
 _ending = False
+#: An item for each thread that is about to begin. A greenlet that does in a forked child is not known there as a thread,
+#: and Python prints an error.
+_beginning: List[bool] = []
 
 
 def register(thing: Forkable) -> None:
@@ -119,6 +122,8 @@ def entered() -> None:
 
 def _before() -> None:
     until = monotonic() + _HOLD_S
+    while _beginning and _has_greenlets() and monotonic() < until:
+        threading.Event().wait(0.001)
     held = _held[threading.get_ident()] = []
     things: List[Holdable] = []
     for _ in range(10):
@@ -136,6 +141,7 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _pid, _lock
     _held.clear()
+    _beginning.clear()
     for thing in list(_forkables):
         thing.after_fork()
     _to_be_told[:] = [True]
@@ -198,12 +204,15 @@ def start_thread(target: Callable[..., Any], name: str, *args: Any) -> threading
     trouble = "interpreter shutdown" if _ending else _uwsgi_trouble()
     if trouble is not None:
         raise NoThread(trouble)
+    _beginning.append(True)
     try:
         home = getpid(), target, args
         thread = threading.Thread(target=_at_home, name=name, args=home, daemon=True)
         thread.start()
     except RuntimeError as error:
         raise NoThread(_with_remedy(str(error))) from None
+    finally:
+        del _beginning[-1:]  # which a fork may have cleared
     return thread
 
 
@@ -237,10 +246,14 @@ def _uwsgi_trouble() -> Optional[str]:
     uwsgi: Any = sys.modules.get("uwsgi")
     if uwsgi is None:
         return None
-    has_greenlets = threading.Lock.__module__.startswith("gevent")  # which stand in for threads, and run
-    if not has_greenlets and not getattr(uwsgi, "has_threads", True):
+    if not _has_greenlets() and not getattr(uwsgi, "has_threads", True):
         return "uWSGI runs without threads: start it with --enable-threads"
     return _FORKS_LATER if _is_before_uwsgi_forks(uwsgi) else None
+
+
+def _has_greenlets() -> bool:
+    """Tell whether gevent's greenlets stand in for threads; they run where a thread would not."""
+    return threading.Lock.__module__.startswith("gevent")
 
 
 def forks_later() -> bool:

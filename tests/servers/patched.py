@@ -215,8 +215,10 @@ def hedging() -> Any:
 
 
 def fork() -> Any:
-    """A child asks, and so does its parent; each has a monitor."""
+    """A child asks, and so does its parent; each has a monitor. A greenlet is about to begin while it is forked."""
     at_once(8, asked)
+    gevent.spawn(client._monitor.probe_all)
+    gevent.sleep(0)
     pid = os.fork()
     fine = at_once(8, asked) == [True] * 8 and until(lambda: health("a") == "healthy")
     fine = fine and until(lambda: threads().count("syncfailover-monitor") == 1)
