@@ -2,7 +2,6 @@
 
 import inspect
 import operator
-import random
 import re
 import shlex
 import time
@@ -25,6 +24,7 @@ from syncfailover import (
 )
 from syncfailover.events import EVENTS, AttemptRecord, Event
 from syncfailover.policy import outcome
+from syncfailover.runtime import process
 from syncfailover.testing import FakeUpstream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,7 +149,7 @@ def table(text: str, heading: str) -> List[List[str]]:
 
 def documented(heading: str, page: str = README) -> List[Tuple[str, Any]]:
     """Return name and default of each parameter in a configuration table."""
-    names = {"time": time, "random": random, "required": inspect.Parameter.empty}
+    names = {"time": time, "process": process, "required": inspect.Parameter.empty}
     return [
         (row[0].strip("`"), eval(row[1].strip("`"), names))  # noqa: S307 - it is our own text
         for row in table(page, heading)

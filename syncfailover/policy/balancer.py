@@ -90,7 +90,7 @@ class WeightedRoundRobin:
 
     def forget(self) -> None:
         """Owe nobody anything any more; the next set begins from nothing."""
-        self._seen, self._current, self._schedule = (), {}, _Smooth([], [])
+        self._plan, self._current = ((), _Smooth([], [])), {}
 
     def _follow(self, candidates: Candidates) -> None:
         """Begin with a new set, or with new weights; everybody keeps the current weight that it had."""

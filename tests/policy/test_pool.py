@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from syncfailover.endpoint import Endpoint
 from syncfailover.errors import ConfigurationError
 from syncfailover.policy import outcome
+from syncfailover.policy.balancer import WeightedRoundRobin
 from syncfailover.policy.breaker_config import BreakerConfig
 from syncfailover.policy.health import HealthConfig, HealthStatus, ProbeResult
 from syncfailover.policy.outcome import SUCCEEDED, Outcome
@@ -1018,4 +1019,5 @@ def test_equals_begin_anew_when_one_comes_back() -> None:
     assert sorted(owing) == ["b", "b", "c"] or sorted(owing) == ["b", "c", "c"]
     made.report(made.choose_same(40.0, None, "a"), SUCCEEDED, 40.0)
     assert [node.name for node in made.roster.by_priority] == ["c", "b", "a"]
+    assert vars(made.balancer).keys() == vars(WeightedRoundRobin()).keys()
     assert [made.choose(60.0, None).endpoint.name for _ in range(3)] == ["c", "b", "a"]
