@@ -271,5 +271,5 @@ def _chain(error: Optional[BaseException]) -> list[BaseException]:
         wrapped = getattr(error, "reason", None)
         if not isinstance(wrapped, BaseException):
             wrapped = next((arg for arg in reversed(error.args) if isinstance(arg, BaseException)), None)
-        error = wrapped or error.__cause__ or error.__context__
+        error = wrapped or error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return found

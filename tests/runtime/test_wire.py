@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from fleet import endpoints_of
 
 from syncfailover import AllEndpointsFailed, Endpoint, FailoverClient, FailoverError, Timeouts
-from syncfailover.testing import Blackhole, FakeUpstream, Reset, Trickle, Truncate, WrongLength
+from syncfailover.testing import Blackhole, FakeUpstream, Hang, Reset, Trickle, Truncate, WrongLength
 
 
 def certificate(folder: Path, name: str) -> Any:
@@ -124,6 +124,14 @@ def test_faults_are_told_apart(
         client.chat("Hi")
     first = caught.value.attempts[0]
     assert (first.outcome, first.maybe_billed) == (outcome, True)
+
+
+def test_a_close_in_place_of_a_reply_is_told(upstreams: List[FakeUpstream], make_client: Any) -> None:
+    """In words, and not by what urllib3 1.26 tries, and hides, on its way."""
+    upstreams[0].calls.always(Hang(seconds=0.0))
+    client = make_client(endpoints_of(upstreams[:1]), max_retries=0)
+    with pytest.raises(AllEndpointsFailed, match="a: connection closed without a reply"):
+        client.chat("Hi")
 
 
 def test_a_large_body_may_take_longer_than_connecting(make_client: Any) -> None:
