@@ -1,6 +1,6 @@
 """The suite under gevent: all is patched, and then pytest runs what it is told to, but for what makes no sense here.
 
-It is run by `test_gevent.py`, and takes what pytest takes.
+It is run by `test_gevent_suite.py`, and takes what pytest takes.
 """
 
 from gevent import monkey

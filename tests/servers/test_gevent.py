@@ -1,6 +1,6 @@
-"""gevent: programs that it patches before and after they import the package, and the suite's core under it.
+"""gevent: programs that it patches before they import the package, after that, or when their client is made already.
 
-The programs are in `patched.py`; their upstreams are here, in a process that is not patched.
+They are in `patched.py`; their upstreams are here, in a process that is not patched.
 """
 
 import json
@@ -23,8 +23,6 @@ HERE = Path(__file__).parent
 EXIT_S = 2.0
 #: Seconds after which a program that should have ended will not.
 PATIENCE_S = 60.0
-#: Seconds for a share of the suite, on a machine that has other things to do.
-SUITE_S = 400.0
 
 Run = Callable[..., Dict[str, Any]]
 
@@ -52,7 +50,8 @@ def run(request: Any, tls: Any, upstreams: List[FakeUpstream]) -> Run:
     because of this package.
     """
     where = {upstream.name: upstream.url.replace("127.0.0.1", "localhost") for upstream in upstreams}
-    environ = {**outside(), "UPSTREAMS": json.dumps(where), "AUTHORITY": tls[1]}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environ = {**outside, "UPSTREAMS": json.dumps(where), "AUTHORITY": tls[1]}
 
     def run_it(work: str, *events: Callable[[], Any]) -> Dict[str, Any]:
         command = [sys.executable, str(HERE / "patched.py"), request.param, work]
@@ -77,11 +76,6 @@ def run(request: Any, tls: Any, upstreams: List[FakeUpstream]) -> Run:
         return result
 
     return run_it
-
-
-def outside() -> Dict[str, str]:
-    """Make an environment in which nothing tells that a test is running."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
 
 
 def test_fifty_calls_take_the_time_of_one(run: Run, upstreams: List[FakeUpstream]) -> None:
@@ -176,27 +170,3 @@ def test_closing_ends_everything(run: Run, upstreams: List[FakeUpstream]) -> Non
     assert "syncfailover-monitor" in result["before"]
     assert result["ended"]
     assert result["took_s"] < 1.5
-
-
-#: Shares of the suite that take about as long as each other.
-CORE = {
-    "what decides": ["policy", "completion", "scenarios"],
-    "what acts": ["runtime"],
-    "doors": ["api", "contrib", "test_[n-z]*.py"],
-    "calls": ["test_[a-m]*.py"],
-}
-
-
-@pytest.mark.parametrize("share", CORE)
-def test_the_suites_core_runs_patched(share: str) -> None:
-    """All is well in a process in which everything is patched, but for what `patched_suite.py` leaves out."""
-    tests = HERE.parent
-    places = [place for pattern in CORE[share] for place in sorted(tests.glob(pattern))]
-    command = [sys.executable, str(HERE / "patched_suite.py"), *map(str, places)]
-    try:
-        run = subprocess.run(
-            command, cwd=tests.parent, env=outside(), capture_output=True, timeout=SUITE_S, check=False
-        )
-    except subprocess.TimeoutExpired as late:
-        raise AssertionError(f"not done after {SUITE_S:g} s: {str(late.output)[-3000:]}") from None
-    assert run.returncode == 0, (run.stdout + run.stderr).decode()[-6000:]
