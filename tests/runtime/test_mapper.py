@@ -148,14 +148,19 @@ def test_what_a_signal_handler_raises_is_an_interrupt(held: Any) -> None:
     def handle(*_: Any) -> None:
         raise TimeLimit
 
+    def send() -> None:
+        assert all(held.begun.acquire(timeout=10.0) for _ in "ab")
+        os.kill(os.getpid(), signal.SIGALRM)
+
     old = signal.signal(signal.SIGALRM, handle)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
     mapper = Mapper(held.work, 2, nothing)
+    sender = threading.Thread(target=send)
+    sender.start()
     try:
         with pytest.raises(TimeLimit):
             mapper.run("abc")
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        sender.join(10.0)
         signal.signal(signal.SIGALRM, old)
     assert held.done == []
     held.go_on.set()
