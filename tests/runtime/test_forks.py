@@ -4,7 +4,6 @@ A raw fork is one that runs no hook of Python, as that of uWSGI: only the pid te
 after one, so nobody else may be running Python at that moment: the upstreams are processes of their own, and probes rare.
 """
 
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -16,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 from urllib.parse import urlsplit
 
+import forked
 import pytest
 from serving import connections, load
 
@@ -23,8 +23,7 @@ from syncfailover import Endpoint, FailoverClient
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
-FORKS: Dict[str, Callable[[], int]] = {"os.fork": os.fork, "raw": ctypes.PyDLL(None).fork}
-either_way = pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS.keys())
+either_way = pytest.mark.parametrize("fork", forked.FORKS.values(), ids=forked.FORKS.keys())
 
 
 def begin_child(work: Callable[[], bool], fork: Callable[[], int] = os.fork) -> int:
@@ -53,7 +52,7 @@ def ended_well(pid: int) -> bool:
 
 def in_child(work: Callable[[], bool], fork: Callable[[], int] = os.fork) -> bool:
     """Fork, do the work in the child, and tell whether it went well."""
-    return ended_well(begin_child(work, fork))
+    return forked.in_child(lambda: bool(work()), fork) == "True"
 
 
 def locks_of(thing: Any) -> List[Any]:
