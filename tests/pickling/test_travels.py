@@ -232,7 +232,7 @@ def test_an_unpickled_client_ends_its_threads(from_variable: FailoverClient) -> 
     for kept in (True, False):
         before = set(threading.enumerate())
         twin = loaded(original)
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before  # of the upstreams some may have ended
         twin.chat("Hi")
         assert twin._monitor.running
         started = {thread for thread in set(threading.enumerate()) - before if "syncfailover" in thread.name}
