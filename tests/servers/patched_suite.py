@@ -18,19 +18,20 @@ import pytest  # noqa: E402
 FORKS = (
     "greenlets go on in a forked child, and the upstreams of a test with them; `patched.py` forks without any"
 )
-SIGNALS = "sends a signal to a thread by its number, and those of greenlets are no threads' numbers"
+SIGNALS = "a signal is taken by whichever greenlet runs, and cannot be sent to one by its number"
 SPINS = "a thread spins until another has done something; a greenlet that never waits lets nobody else run"
 COUNTS = "counts what callers and upstreams manage with a processor for each; here they share one thread"
 NATIVE = "looks at Python's own locks and threads"
 PROGRAMS = "starts programs, which nothing patches"
 
-#: What is left out because of a function that it uses, and why.
+#: What is left out because of a name that it uses, and why.
 USES = {
     "in_child": FORKS,
     "Child": FORKS,
     "fork": FORKS,
     "as_nobody": FORKS,
-    "pthread_kill": SIGNALS,
+    "SIGINT": SIGNALS,
+    "SIGALRM": SIGNALS,
     "uwsgi": NATIVE,
 }
 #: What is left out by its name, or by the beginning of it.
@@ -42,7 +43,6 @@ LEFT_OUT = {
     "/runtime/test_metrics.py::test_sixteen_thousand_calls_equal_what_the_upstreams_saw": COUNTS,
     "/runtime/test_mapper.py::test_what_is_done_is_told_while_the_next_thing_is_long_in_coming": SPINS,
     "/runtime/test_process.py::": NATIVE,
-    "/test_hostile.py::test_an_interrupted_listener_costs_no_permit": SIGNALS,
     "/test_map.py::test_without_threads_prompts_are_asked_one_after_another": NATIVE,
     "/test_cli.py::": PROGRAMS,
     "/test_cli_chat.py::": PROGRAMS,
