@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import threading
 import traceback
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,23 @@ class Hang(AssertionError):
     """A child did not come back."""
 
 
-raw_fork: Callable[[], int] = ctypes.PyDLL(None).fork
+_fork: Callable[[], int] = ctypes.PyDLL(None).fork
+
+
+def raw_fork() -> int:
+    """Fork as a program in C does that knows nothing of Python.
+
+    If another thread has just asked for Python's own lock, the child would hand it over to that one, and wait for ever. So
+    the others are made to wait patiently before.
+    """
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)
+    threading.Event().wait(0.01)
+    pid = _fork()
+    sys.setswitchinterval(interval_s)
+    return pid
+
+
 FORKS: Dict[str, Callable[[], int]] = {"hooked": os.fork, "raw": raw_fork}
 
 
@@ -33,7 +50,7 @@ def in_child(work: Callable[[], Any], fork: Callable[[], int] = raw_fork) -> str
     """Do the work in a child, and return what it returned, as a text; a failure there is one here, and so is a hang.
 
     A raw fork inherits Python's own lock as it is at that moment, and where another thread was just taking it the child
-    hangs in Python itself. That is rare; a lock of ours that nobody renewed would hang every child.
+    hangs in Python itself. That is very rare; a lock of ours that nobody renewed would hang every child.
     """
     for _ in range(_RAW_TRIES - 1 if fork is raw_fork else 0):
         try:
@@ -45,9 +62,6 @@ def in_child(work: Callable[[], Any], fork: Callable[[], int] = raw_fork) -> str
 
 def _in_one_child(work: Callable[[], Any], fork: Callable[[], int]) -> str:
     told, tell = os.pipe()
-    threading.Event().wait(
-        0.005
-    )  # a raw fork inherits Python's own lock as it is: nobody had better be waiting for it
     pid = fork()
     if pid == 0:
         code = 1
