@@ -286,6 +286,7 @@ PROGRAM = """
         calls()
     pid = os.fork() if sys.argv[1] == "hooked" else ctypes.PyDLL(None).fork()
     calls()
+    session.close()  # its absolute URLs are requests' own, which under old versions of urllib3 warns of what is left open
     del client, session
     gc.collect()
     if pid:
