@@ -240,5 +240,5 @@ _everyone: weakref.WeakSet[Peers] = weakref.WeakSet()
 def _say_farewell() -> None:
     process.entered()
     until = monotonic() + _FAREWELL_S
-    for peers in list(_everyone):
+    for peers in process.living(_everyone):
         peers.farewell(until)

@@ -28,7 +28,7 @@ import threading
 import weakref
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, runtime_checkable
+from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, TypeVar, runtime_checkable
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ _HOLD_S = 0.3
 #: Seconds that the end of an interpreter waits for threads at most, of the 3 after which Apache kills (APR: TIMEOUT_USECS).
 _END_S = 1.5
 
+Thing = TypeVar("Thing")
+
 _forkables: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _holdables: weakref.WeakSet[Holdable] = weakref.WeakSet()
 #: What holds still, by the thread that forks.
@@ -102,6 +104,12 @@ def register(thing: Forkable) -> None:
     """Have `thing.after_fork()` called in every forked child for as long as it lives."""
     entered()  # or it would be added while another thread goes through them all
     _forkables.add(thing)
+
+
+def living(things: weakref.WeakSet[Thing]) -> List[Thing]:
+    """Return what is in a weak set, to which another thread may be adding: a copy of a set is made in one piece."""
+    references = vars(things)["data"].copy()
+    return [thing for thing in (reference() for reference in references) if thing is not None]
 
 
 def register_held(thing: Holdable) -> None:
@@ -158,7 +166,7 @@ def _before_end(_event: str = "", **_reason: Any) -> None:
     global _ending  # noqa: PLW0603 - the state of the interpreter, of which there is one
     _ending = True
     until = monotonic() + _END_S
-    for thing in list(_forkables):
+    for thing in living(_forkables):
         if isinstance(thing, Threaded):
             thing.end_threads()
     for thread in threading.enumerate():
