@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List, Sequence
 
 import pytest
+from redis_servers import Calls, RedisServer
 from serving import Server
 
 from syncfailover.testing import FakeUpstream
@@ -26,3 +27,29 @@ def server_of(echoes: List[FakeUpstream], tmp_path: Path) -> Callable[..., Serve
         return Server(command, echoes, tmp_path, **environ)
 
     return make
+
+
+# Redis
+
+
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for all tests of a module."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(keeper: RedisServer) -> RedisServer:
+    """The same Redis, with nothing in it."""
+    keeper.client().flushall()
+    return keeper
+
+
+@pytest.fixture
+def calls(upstreams: List[FakeUpstream]) -> Iterator[Calls]:
+    """Clients in this process."""
+    made = Calls(upstreams)
+    yield made
+    made.close()

@@ -24,21 +24,6 @@ pytestmark = pytest.mark.server
 ALL_KNOW_MS = 500.0
 
 
-@pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server for all tests of this module."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def server(keeper: RedisServer) -> RedisServer:
-    """The same server, with nothing in it."""
-    keeper.client().flushall()
-    return keeper
-
-
 @pytest.fixture
 def upstreams() -> Iterator[List[FakeUpstream]]:
     """Three upstreams."""
@@ -46,14 +31,6 @@ def upstreams() -> Iterator[List[FakeUpstream]]:
     yield made
     for upstream in made:
         upstream.stop()
-
-
-@pytest.fixture
-def calls(upstreams: List[FakeUpstream]) -> Iterator[Calls]:
-    """Clients in this process."""
-    made = Calls(upstreams)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -19,21 +19,6 @@ pytestmark = pytest.mark.server
 ENDPOINT = "ab" * 12
 
 
-@pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server for all tests of this module."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def server(keeper: RedisServer) -> RedisServer:
-    """The same server, with nothing in it."""
-    keeper.client().flushall()
-    return keeper
-
-
 @pytest.fixture
 def store(server: RedisServer) -> Iterator[RedisStore]:
     """A store at that server."""

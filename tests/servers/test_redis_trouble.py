@@ -37,14 +37,6 @@ def upstreams() -> Iterator[List[FakeUpstream]]:
 
 
 @pytest.fixture
-def calls(upstreams: List[FakeUpstream]) -> Iterator[Calls]:
-    """Clients in this process."""
-    made = Calls(upstreams)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
     """A function that makes servers; they are not started."""
     made: List[RedisServer] = []
