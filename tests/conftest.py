@@ -1,11 +1,13 @@
 """What all tests share: three upstreams and their endpoints, and that in CI a skipped test is a failed one."""
 
 import fcntl
+import gc
 import os
 import signal
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional
 
+import hypothesis
 import pytest
 from fleet import endpoints_of
 
@@ -15,12 +17,29 @@ from syncfailover.testing import FakeUpstream
 # A shell that runs CI in the background has Ctrl-C ignored, and every child inherits that; the tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How long an example takes, or to think of one, says what else the machine is doing.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
     """Leave the proofs with real servers alone unless they are asked for: they import what nobody else needs."""
     asked_for = "server" in config.getoption("markexpr").replace("not server", "")
     servers = Path(__file__).with_name("servers")
     return True if collection_path == servers and not asked_for else None
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Keep those that must run alone for the end: each of them waits for whatever is running, and all wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("quiet") is not None)
+
+
+def pytest_collection_finish() -> None:
+    """Take thousands of tests out of the garbage collector's sight, which stopped all threads for a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

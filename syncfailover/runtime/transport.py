@@ -141,11 +141,19 @@ class EndpointTransport(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, *_args: Any, **_kwargs: Any) -> Any:
         """Return the one pool of this endpoint (requests 2.32 and later)."""
-        return self._pool if self._pool is not None else self._open_pool(request)
+        return self._open_pool(request) if self._is_closed() else self._pool
 
     def get_connection(self, url: str, proxies: Any = None) -> Any:
         """Return the one pool of this endpoint (requests before 2.32)."""
-        return self._pool if self._pool is not None else self._open_pool(None)
+        return self._open_pool(None) if self._is_closed() else self._pool
+
+    def _is_closed(self) -> bool:
+        """Tell whether there is no pool to take a connection from.
+
+        The end of the program closes it without our doing, and so does the collector, before it calls the `__del__` of
+        whoever holds the client: either may want to say goodbye.
+        """
+        return self._pool is None or self._pool.pool is None
 
     def cert_verify(self, *_args: Any) -> None:
         """Do nothing: the pool was made with its certificates."""

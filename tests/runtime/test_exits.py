@@ -88,6 +88,7 @@ atexit.register(at_exit)
     + CLIENT
     + """
 client = client_of("a", "b")
+client.wait_until_ready()
 client.chat("Hi")
 """,
     "with the first call at exit": BEGIN
@@ -102,6 +103,7 @@ atexit.register(lambda: (client.wait_until_ready(), last_word(client.chat("Hi").
 class Dropped:
     def __init__(self):
         self.client = client_of("a", "b")
+        self.client.wait_until_ready()
         self.client.chat("Hi")
         self.itself = self
     def __del__(self):

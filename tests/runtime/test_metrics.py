@@ -58,10 +58,11 @@ def exact(latencies: List[float], quantile: float) -> List[float]:
     return ordered[max(0, rank - 2) : rank + 1]
 
 
-def test_sixteen_thousand_calls_equal_what_the_upstreams_saw(
-    upstreams: List[FakeUpstream], make_client: Any
+@pytest.mark.parametrize("each", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_calls_of_many_threads_equal_what_the_upstreams_saw(
+    each: int, upstreams: List[FakeUpstream], make_client: Any
 ) -> None:
-    """Sixteen threads times a thousand calls under faults: every attempt, failover and dollar is counted once."""
+    """Sixteen threads call under faults: every attempt, failover and dollar is counted once."""
     faults = [Status(500), Ok(usage=USAGE), Truncate(), Status(429), Html(), Status(400), Status(503)]
     for number, upstream in enumerate(upstreams):
         upstream.calls.always(Ok(usage=USAGE))
@@ -73,7 +74,7 @@ def test_sixteen_thousand_calls_equal_what_the_upstreams_saw(
     calls: List[Any] = []
 
     def work() -> None:
-        for _ in range(1000):
+        for _ in range(each):
             try:
                 calls.append(client.chat("Hi"))
             except FailoverError as error:
@@ -83,12 +84,14 @@ def test_sixteen_thousand_calls_equal_what_the_upstreams_saw(
     metrics = client.metrics()
     answered = [call for call in calls if not isinstance(call, FailoverError)]
     ledger = [attempt for call in calls for attempt in call.attempts]
-    assert metrics["total_requests"] == len(calls) == 16_000
+    assert metrics["total_requests"] == len(calls) == 16 * each
     assert metrics["successful_requests"] == len(answered)
     assert metrics["failed_requests"] == len(calls) - len(answered) > 0
-    assert metrics["failover_count"] == sum(len({a.endpoint for a in c.attempts}) > 1 for c in calls) > 50
-    assert metrics["success_rate"] == len(answered) / 16_000
-    assert metrics["failover_rate"] == metrics["failover_count"] / 16_000
+    assert (
+        metrics["failover_count"] == sum(len({a.endpoint for a in c.attempts}) > 1 for c in calls) > each // 5
+    )
+    assert metrics["success_rate"] == len(answered) / len(calls)
+    assert metrics["failover_rate"] == metrics["failover_count"] / len(calls)
     assert metrics["total_cost_usd"] == float(len(answered) * Decimal("0.00012"))
     for name, upstream in zip("abc", upstreams):
         seen, counted = upstream.calls.requests, metrics["endpoints"][name]

@@ -40,7 +40,6 @@ LEFT_OUT = {
     "/runtime/test_interpreter_end.py::": PROGRAMS,
     "/runtime/test_kill_switch.py::test_calling_off_breaks_nobody_elses_call": SPINS,
     "/runtime/test_metrics.py::test_a_dictionary_is_consistent_while_calls_go_on": SPINS,
-    "/runtime/test_metrics.py::test_sixteen_thousand_calls_equal_what_the_upstreams_saw": COUNTS,
     "/runtime/test_mapper.py::test_what_is_done_is_told_while_the_next_thing_is_long_in_coming": SPINS,
     "/runtime/test_process.py::": NATIVE,
     "/test_hostile.py::test_a_gzip_bomb_is_put_out": COUNTS,
