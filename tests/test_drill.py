@@ -17,7 +17,7 @@ from syncfailover.testing import FakeUpstream, Hang, Ok, Reset, Status
 THREADS = 8
 DEADLINE_S = 3.0
 RECOVERY_S = 0.4
-TROUBLE_FROM_S, TROUBLE_TO_S, END_S = 0.4, 1.7, 2.7
+TROUBLE_FROM_S, TROUBLE_TO_S, END_S = 0.4, 1.4, 2.7
 #: Attempts that were under way, or chosen, when the trouble became known.
 ALREADY_ON_THEIR_WAY = THREADS
 
@@ -95,7 +95,7 @@ def test_the_calls_go_on(trouble: Trouble, upstreams: List[FakeUpstream], make_c
         probe_interval=0.2,
         probe_timeout=0.15,
         recovery_timeout=RECOVERY_S,
-        timeout=Timeouts(total=DEADLINE_S, connect=0.2, read=0.6),
+        timeout=Timeouts(total=DEADLINE_S, connect=0.2, read=0.5),
     )
     log = Log()
     client.on("attempt", log.attempted)

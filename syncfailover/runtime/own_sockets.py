@@ -20,6 +20,8 @@ class OwnSockets:
     def __init__(self) -> None:
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._inherited: List[Any] = []
+        #: Whether the program is about to end: whoever is done with a connection closes it, for no pool is closed any more.
+        self.for_the_last_time = False
         process.register(self)
 
     def add(self, sock: Any) -> None:

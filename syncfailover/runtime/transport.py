@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
@@ -190,7 +191,8 @@ class EndpointTransport(HTTPAdapter):
         """Make a pool manager whose connections know deadlines and are closed when the program forgets to."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOLS
-        weakref.finalize(self, self.poolmanager.clear)
+        weakref.finalize(self, self.poolmanager.clear).atexit = False  # `_close_all` does
+        _all.add(self)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make a proxy manager whose connections know deadlines."""
@@ -215,6 +217,7 @@ class EndpointTransport(HTTPAdapter):
 
     def close(self) -> None:
         """Close idle connections; the next request opens new ones."""
+        self.drop_idle()  # a manager only forgets its pool, and late in a program that does not close it
         self._pool = None
         self._close_inherited()
         super().close()
@@ -247,6 +250,19 @@ class EndpointTransport(HTTPAdapter):
             self._proxies = None
         self._pool = pool
         return pool
+
+
+#: All of this process.
+_all: weakref.WeakSet[EndpointTransport] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close idle connections when the program ends, though threads still use others."""
+    process.entered()
+    own_sockets.for_the_last_time = True
+    for transport in process.living(_all):
+        transport.close()
 
 
 def left_to_parent(adapter: Any) -> List[Any]:

@@ -224,6 +224,8 @@ class _PoolMixin(_Pool):
             conn.clock = None
             if clock.kill_switch is not None:
                 clock.kill_switch.let_go()
+        if own_sockets.for_the_last_time and conn is not None:
+            conn.close()
         super()._put_conn(conn)
 
     def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:

@@ -97,6 +97,20 @@ client.chat("Hi")
 client = client_of("a", "b", hedge_after="p95")
 atexit.register(lambda: (client.wait_until_ready(), last_word(client.chat("Hi").text)))
 """,
+    "while it is probed": BEGIN
+    + """
+def at_exit():
+    before = client.registry.probed_at("a")
+    while client.registry.probed_at("a") == before:
+        pass
+    last_word()
+atexit.register(at_exit)
+"""
+    + CLIENT
+    + """
+client = client_of("a")
+client.wait_until_ready()
+""",
     "with a call when it is dropped": BEGIN
     + CLIENT
     + """
@@ -145,7 +159,8 @@ def urls(fake_upstreams: Callable[..., List[FakeUpstream]]) -> Dict[str, str]:
 def test_a_program_that_forgets_to_close(name: str, urls: Dict[str, str]) -> None:
     """It ends soon after its last word, with status 0, and says nothing that it did not mean to say."""
     # Since 3.12 Python says of any fork of a program with threads that it may end badly.
-    command: List[Any] = [sys.executable, "-W", "ignore:This process", "-c", PROGRAMS[name], json.dumps(urls)]
+    warn = ["-W", "always", "-W", "ignore:This process"]
+    command: List[Any] = [sys.executable, *warn, "-c", PROGRAMS[name], json.dumps(urls)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as program:
         words = []
