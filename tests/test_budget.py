@@ -77,7 +77,7 @@ def tried(endpoint: Endpoint, succeeded: bool, usage: Any) -> Tried:
     return Tried(attempt, Received(), SUCCEEDED if succeeded else Outcome(rule), record, cost)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(table=tables, made=calls)
 def test_the_sum_over_attempts_is_the_total(table: Any, made: Any) -> None:
     """For any mix of prices, cached tokens, failed attempts that report usage, and unknown ones; in each part too."""

@@ -294,7 +294,7 @@ def test_any_bytes_at_all_are_read(body, places):
 
 @pytest.mark.slow
 @given(bodies(24), st.integers(0, (1 << 64) - 1))
-@settings(max_examples=100_000, deadline=None)
+@settings(max_examples=100_000)
 def test_a_long_search_finds_no_body_and_no_cut_that_differ(body, mask):
     """A hundred thousand bodies, each cut before the bytes whose bit of the mask is set."""
     check(body, cut(body, [place for place in range(64) if mask >> place & 1]))

@@ -4,7 +4,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from syncfailover.endpoint import Endpoint
@@ -165,7 +165,6 @@ def test_round_robin_starves_nobody_when_two_sets_alternate():
 
 
 @given(turns=st.lists(st.sets(st.integers(0, 4), min_size=1), min_size=1, max_size=60))
-@settings(deadline=None)
 def test_round_robin_picks_whoever_waited_longest(turns):
     """Over any changing sets, the one picked is the eligible one whose last turn is longest ago."""
     everybody = [minimal(f"e{i}") for i in range(5)]
@@ -233,7 +232,6 @@ def test_the_shares_are_exact_over_a_cycle(kind):
 
 
 @given(weights=st.lists(st.integers(1, 20), min_size=1, max_size=10), times=st.integers(1, 80))
-@settings(deadline=None)
 def test_any_weights_are_shared_as_nginx_shares_them(weights, times):
     """For any weights, each single pick is nginx's."""
     candidates = tuple(minimal(f"e{i}", weight=w) for i, w in enumerate(weights))
@@ -249,7 +247,6 @@ def test_any_weights_are_shared_as_nginx_shares_them(weights, times):
     weights=st.lists(st.integers(1, 9), min_size=6, max_size=6),
     ramp=st.lists(st.sampled_from([0.25, 0.5, 1.0]), min_size=12, max_size=12),
 )
-@settings(deadline=None)
 def test_changing_sets_and_weights_are_shared_as_nginx_shares_them(turns, weights, ramp):
     """Also while members come and go and a slow start changes a weight, each pick is nginx's."""
     endpoints = [minimal(f"e{i}", weight=w).endpoint for i, w in enumerate(weights)]

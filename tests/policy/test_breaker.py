@@ -647,4 +647,4 @@ class BreakerAgainstModel(RuleBasedStateMachine):
 
 
 TestBreakerAgainstModel = BreakerAgainstModel.TestCase
-TestBreakerAgainstModel.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBreakerAgainstModel.settings = settings(max_examples=150, stateful_step_count=40)

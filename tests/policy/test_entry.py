@@ -273,7 +273,7 @@ def poisons(draw: Any) -> Any:
     return kind, json.dumps(whole).encode()
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, suppress_health_check=list(HealthCheck))
 @given(poisons())
 @example((HEALTH, data(HEALTH)))
 @example((BREAKER, data(BREAKER, trials=10**9, until=-1e9)))

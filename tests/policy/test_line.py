@@ -646,4 +646,4 @@ class Callers(RuleBasedStateMachine):
 
 
 TestCallers = Callers.TestCase
-TestCallers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCallers.settings = settings(max_examples=150, stateful_step_count=40)

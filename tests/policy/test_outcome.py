@@ -217,7 +217,7 @@ JSON = st.recursive(
     status=st.sampled_from([200, 201, 204, 301, 400, 402, 403, 404, 429, 500, 503]),
     expects=st.sampled_from(["choices", "data", None]),
 )
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 def test_no_body_raises(payload, status, expects):
     """Any JSON at all is named; a good outcome has what was expected in it, and no error."""
     named = classify(received(status, payload), expects=expects)

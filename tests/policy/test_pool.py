@@ -1000,7 +1000,7 @@ class PoolUnderFire(RuleBasedStateMachine):
 
 
 TestPoolUnderFire = PoolUnderFire.TestCase
-TestPoolUnderFire.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+TestPoolUnderFire.settings = settings(max_examples=150, stateful_step_count=50)
 
 
 def test_equals_begin_anew_when_one_comes_back() -> None:

@@ -1061,4 +1061,4 @@ class Talk(RuleBasedStateMachine):
 def test_talk_at_random(bench: Any) -> None:
     """Nothing crashes, all agree when nobody acts any more, and nobody stays down when the endpoints are up."""
     Talk.bench = bench
-    run_state_machine_as_test(Talk, settings=settings(max_examples=60, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Talk, settings=settings(max_examples=60, stateful_step_count=40))

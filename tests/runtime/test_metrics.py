@@ -88,7 +88,9 @@ def test_calls_of_many_threads_equal_what_the_upstreams_saw(
     assert metrics["successful_requests"] == len(answered)
     assert metrics["failed_requests"] == len(calls) - len(answered) > 0
     assert (
-        metrics["failover_count"] == sum(len({a.endpoint for a in c.attempts}) > 1 for c in calls) > each // 5
+        metrics["failover_count"]
+        == sum(len({a.endpoint for a in c.attempts}) > 1 for c in calls)
+        > each // 10
     )
     assert metrics["success_rate"] == len(answered) / len(calls)
     assert metrics["failover_rate"] == metrics["failover_count"] / len(calls)
