@@ -4,9 +4,10 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List
 
 import pytest
+from fleet import probes_per_interval
 from serving import Server, eventually, load, program
 
 from syncfailover.testing import FakeUpstream
@@ -42,12 +43,13 @@ def begin(server: Server) -> None:
     eventually(all_share, "all workers share")
 
 
-def probes_of(upstreams: List[FakeUpstream]) -> Mapping[str, int]:
-    """Count the probes of some intervals."""
+def watch_probes(upstreams: List[FakeUpstream]) -> None:
+    """See to it that all workers probe as one process would."""
     for upstream in upstreams:
         upstream.clear_log()
     time.sleep(WATCHED * INTERVAL_S)
-    return {upstream.name: len(upstream.probes.requests) for upstream in upstreams}
+    rates = {upstream.name: probes_per_interval(upstream, INTERVAL_S) for upstream in upstreams}
+    assert all(0.7 <= rate <= 1.1 for rate in rates.values()), rates
 
 
 @pytest.mark.parametrize("kind", SERVERS)
@@ -59,8 +61,7 @@ def test_eight_workers_probe_as_one(
     state = f"sqlite:///{tmp_path}/health.db"
     with server_of(command(*options), STATE=state, PROBE_INTERVAL=str(INTERVAL_S), **environ) as server:
         begin(server)
-        probes = probes_of(echoes)
-        assert all(0.7 * WATCHED <= seen <= 1.1 * WATCHED for seen in probes.values()), probes
+        watch_probes(echoes)
 
         echoes[0].kill()
         eventually(
@@ -76,8 +77,7 @@ def test_eight_workers_probe_as_one(
 
         begin(server)
         load(server.ask, 100)
-        probes = probes_of(echoes)
-        assert all(0.7 * WATCHED <= seen <= 1.1 * WATCHED for seen in probes.values()), probes
+        watch_probes(echoes)
         assert server.stop() == 0
         assert "state: " not in "\n".join(server.log)
         assert "Traceback" not in server.stderr
