@@ -327,6 +327,7 @@ print(client.chat("Hi").endpoint)
 """
 
 
+@pytest.mark.quiet
 def test_cron_jobs_that_fail_once_each_open_the_breaker_for_the_next(
     upstreams: List[FakeUpstream], path: str
 ) -> None:
