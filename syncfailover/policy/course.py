@@ -9,11 +9,13 @@ The rules, in the order in which they are asked:
    exit is dearer than half a second.
 4. The next lower priority is asked at once.
 5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
-6. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
+6. What another call has just found out is not found out again: nobody is asked for want of another who has failed while
+   nobody was answered. Where all have, a call that begins then makes one attempt, and a pause is followed by another.
+7. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
    that time it does not end for want of retries either.
 
 Each step by rules 2 to 5 spends the retry policy, and the budget that all calls share unless the attempt before it was
-never sent; waiting by rule 6 spends neither. No step begins beyond the deadline.
+never sent; waiting by rule 7 spends neither. No step begins beyond the deadline.
 """
 
 from typing import AbstractSet, Any, Callable, Optional, Protocol
@@ -70,6 +72,15 @@ class Pool(Protocol):
     def release(self, attempt: Attempt) -> None:
         """Give back an attempt that was not made."""
 
+    def failing(self, now: float) -> AbstractSet[str]:
+        """Name those who have failed a moment ago, while nobody answered."""
+
+    def is_out(self, now: float, model: Optional[str], began: float) -> bool:
+        """Tell whether everybody fails, and some did before this call began."""
+
+    def was_just_out(self, now: float, model: Optional[str]) -> bool:
+        """Tell whether another call has just found out that everybody fails."""
+
     def withdraw_retry(self, now: float) -> bool:
         """Take a retry from the shared budget."""
 
@@ -100,6 +111,7 @@ class Course:
 
     __slots__ = (
         "_affinity",
+        "_began",
         "_chance",
         "_deadline",
         "_excluded",
@@ -145,6 +157,7 @@ class Course:
         self._first_token_s = first_token_s
         self._chance = chance
         self._repeatable = repeatable
+        self._began = 0.0
         self._gambled = False  # sent once more although it may have been processed
         self._round = 0
         self._excluded: AbstractSet[str] = _NONE  # have had their try in this round
@@ -159,6 +172,7 @@ class Course:
 
     def begin(self, now: float) -> Step:
         """Take the first step."""
+        self._began = now
         wait_until = min(now + self._queue_s, self._deadline) if self._queue_s > 0 else None
         attempt = self._pool.begin(now, self._model, self._affinity, wait_until=wait_until)
         if attempt is not None:
@@ -222,6 +236,8 @@ class Course:
         """Take the step that follows a pause."""
         if now >= self._deadline:
             return OUT_OF_TIME
+        if self._pool.was_just_out(now, self._model):
+            return self._another_round(now)
         name, self._waiting_for = self._waiting_for, None
         if name is not None:
             attempt = self._moving(self._pool.choose_same(now, self._model, name))
@@ -305,8 +321,8 @@ class Course:
         return asked_s if asked_s <= self._retry.quick_retry_after_s else None
 
     def _elsewhere(self, now: float, within: Optional[int] = None) -> Optional[Step]:
-        """Go to somebody new at once; None where there is nobody."""
-        attempt = self._pool.choose(now, self._model, self._excluded, within)
+        """Go to somebody new at once, of whom it is not known that they fail; None where there is nobody."""
+        attempt = self._pool.choose(now, self._model, self._excluded | self._pool.failing(now), within)
         if attempt is None:
             return None
         if not self._spend(now, elsewhere=True):
@@ -348,6 +364,8 @@ class Course:
 
     def _spend(self, now: float, *, elsewhere: bool) -> bool:
         """Take one attempt from the policy and, unless the last was never sent, one from the shared budget."""
+        if self._pool.is_out(now, self._model, self._began):
+            return False
         left = self._retry.spent(self._failed, elsewhere=elsewhere)
         if left is None:
             return False

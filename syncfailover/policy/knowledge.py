@@ -12,6 +12,7 @@ from .changes import Changes
 from .health import HealthStatus, ProbeResult
 from .line import Lines
 from .node import Attempt, Node
+from .outage import Outage
 from .outcome import FAILURE, KEY, PAIR, SUCCESS, Outcome
 from .rate_limit import Room
 from .roster import Roster
@@ -44,6 +45,8 @@ class Knowledge:
         self.outbox = self._changes.outbox
         #: Names of endpoints of which there is something to tell peers.
         self.news: Set[str] = set()
+        #: Whether everybody fails.
+        self.outage = Outage()
 
     def report(self, attempt: Attempt, outcome: Outcome, now: float, room: Optional[Room] = None) -> None:
         """Let one result change what is known; a second report of the same attempt changes nothing.
@@ -70,6 +73,7 @@ class Knowledge:
         elif rule.breaker is FAILURE:
             node.latency.observe(max(now - attempt.started, attempt.timeout_s) * 1000.0, now)
             breaker.failure(attempt.grant, now, outcome.detail)
+            self.outage.failed(node.name, now)
             self.news.add(node.name)
         else:
             breaker.release(attempt.grant)
@@ -88,6 +92,7 @@ class Knowledge:
         node.answered_ms = (now - attempt.started) * 1000.0
         node.latency.observe(node.answered_ms, now)
         node.last_success = now
+        self.outage.answered()
         node.proved_at = max(node.proved_at, attempt.started)
         breaker = node.breaker
         if breaker.failures or breaker.hearsay:
@@ -123,6 +128,8 @@ class Knowledge:
         old = node.health.status
         new = node.health.observe(result, now)
         self.news.add(node.name)
+        if result.alive:
+            self.outage.alive(node.name)
         if result.key_refused:
             self._rest_key(node, _PROBED_KEY_REST_S, result.detail, now, by_probe=True)
             self._roster.changed()

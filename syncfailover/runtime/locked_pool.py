@@ -203,6 +203,21 @@ class LockedPool:
         """Return when this endpoint was last probed, by whomever, on the registry's clock."""
         return self._pool.nodes[name].health.probed_at
 
+    def failing(self, now: float) -> AbstractSet[str]:
+        """Name those who have failed a moment ago, while nobody answered."""
+        with self._lock:
+            return self._pool.failing(now)
+
+    def is_out(self, now: float, model: Optional[str], began: float) -> bool:
+        """Tell whether everybody fails, and some did before a call that began then."""
+        with self._lock:
+            return self._pool.is_out(now, model, began)
+
+    def was_just_out(self, now: float, model: Optional[str]) -> bool:
+        """Tell whether somebody has just found out that everybody fails."""
+        with self._lock:
+            return self._pool.was_just_out(now, model)
+
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share."""
         with self._lock:

@@ -387,6 +387,103 @@ def test_a_callers_forcelist_sends_elsewhere(exits):
     assert Walk(exits, retry).then("REJECTED", status=400).step is ANSWERED
 
 
+# While everybody fails
+
+
+@pytest.fixture
+def out(bench, endpoint):
+    """Five peers who have just failed a call; no breaker opens."""
+    made = bench("a", "b", "c", "d", "e", failure_threshold=99)
+    Walk(made, 9).go("UNREACHABLE")
+    made.clock.advance(1.0)
+    return made
+
+
+def test_the_call_that_finds_it_out_asks_everybody_once_and_then_one_in_each_round(bench):
+    """Nobody is passed over unasked; what was asked a moment ago is not asked again for want of another."""
+    assert Walk(bench("a", "b", "c", failure_threshold=99)).go("UNREACHABLE") in ("abc.a.b.c", "abc.c.b.a")
+
+
+def test_a_later_call_makes_one_attempt(out):
+    """A door after the other would stay shut: it ends where it began."""
+    for _ in range(5):
+        assert len(Walk(out).go("OVERLOADED")) == 1
+
+
+def test_a_call_that_was_under_way_has_its_rounds(bench):
+    """It did not begin knowing that, and may wait for a change; only it asks nobody whom another one found failing."""
+    made = bench("a", "b", failure_threshold=99)
+    walk = Walk(made)
+    made.clock.advance(0.1)
+    Walk(made, 0).go("OVERLOADED")
+    Walk(made, 0).go("OVERLOADED")
+    assert walk.go("OVERLOADED") in ("a.a.b.a", "a.b.a.b")
+
+
+def test_who_waits_takes_anothers_word_that_nothing_has_changed(bench):
+    """A pause is followed by another one, where somebody else has just asked in vain; else by an attempt."""
+    made = bench("a", "b", failure_threshold=99)
+    walk = Walk(made)
+    walk.then("OVERLOADED").then("OVERLOADED")
+    made.clock.advance(0.3)
+    Walk(made, 0).go("OVERLOADED")
+    walk.wait()
+    assert isinstance(walk.step, Pause)
+    walk.wait()
+    assert isinstance(walk.step, Attempt)
+
+
+def test_one_answer_ends_it_for_all(out):
+    """Whoever it is that answers, and whichever call."""
+    Walk(out).then("OK")
+    assert len(Walk(out).go("UNREACHABLE")) > 5
+
+
+def test_a_probe_that_is_answered_ends_it(out):
+    """The next call goes on from wherever it begins to the one that is alive."""
+    out.probe("d", "+")
+    for _ in range(4):
+        walk = Walk(out)
+        if walk.at != "d":
+            assert walk.then("UNREACHABLE").at == "d"
+            break
+    else:
+        pytest.fail("d is always asked first")
+
+
+def test_a_failure_is_forgotten_after_ten_seconds(out):
+    """What nobody has tried for so long may well be mended."""
+    out.clock.advance(11.0)
+    assert len(Walk(out).go("UNREACHABLE")) > 5
+
+
+def test_whoever_has_not_failed_yet_is_asked_before_those_who_have(bench):
+    """The second call needs no luck to find the only one that is alive."""
+    made = bench("a", "b", "c", "d", "e")
+    assert Walk(made).go("OVERLOADED") == "abcd"
+    made.clock.advance(0.1)
+    walk = Walk(made)
+    if walk.at != "e":
+        walk.then("OVERLOADED")
+    assert walk.at == "e"
+
+
+def test_an_exit_that_has_not_failed_is_asked(exits):
+    """The primaries may all be out, and the second call takes one for the proof; the exit is another one."""
+    assert Walk(exits).then("UNREACHABLE").then("UNREACHABLE").at == "x"
+    exits.clock.advance(0.1)
+    assert Walk(exits).then("UNREACHABLE").at == "x"
+
+
+def test_those_who_only_ask_for_rest_do_not_fail(bench):
+    """A rate limit is an answer of one that is alive: it is waited out as ever."""
+    made = bench("a", "b")
+    for _ in range(3):
+        walk = Walk(made).then("RATE_LIMIT", retry_after_s=2.0).then("RATE_LIMIT", retry_after_s=2.0)
+        assert walk.wait() == 2.0
+        made.clock.advance(3.0)
+
+
 # The deadline
 
 

@@ -1,0 +1,60 @@
+"""Since when everybody fails."""
+
+import pytest
+
+from syncfailover.policy.outage import Outage
+
+
+@pytest.fixture
+def outage():
+    """Two of whom one has failed at 10 and at 12, the other at 11."""
+    made = Outage()
+    for name, now in (("a", 10.0), ("b", 11.0), ("a", 12.0)):
+        made.failed(name, now)
+    return made
+
+
+def test_it_is_total_where_all_have_failed_and_one_of_them_before(outage):
+    """The first failure of the first decides, and those who are not asked for do not count."""
+    assert outage.is_total(["a", "b"], 12.0, before=10.5)
+    assert not outage.is_total(["a", "b"], 12.0, before=10.0)
+    assert not outage.is_total(["b"], 12.0, before=10.5)
+    assert not outage.is_total(["a", "b", "c"], 12.0, before=10.5)
+
+
+def test_of_nobody_nothing_is_said(outage):
+    """Where nobody could be asked anyway."""
+    assert not outage.is_total([], 12.0, before=99.0)
+
+
+def test_one_answer_ends_it(outage):
+    """From whomever."""
+    outage.answered()
+    assert outage.failing(12.0) == set()
+    assert not outage.is_total(["a", "b"], 12.0, before=99.0)
+
+
+def test_a_probe_clears_its_own_endpoint(outage):
+    """The other one still fails."""
+    outage.alive("a")
+    outage.alive("a")
+    assert outage.failing(12.0) == {"b"}
+
+
+def test_a_failure_is_old_after_ten_seconds(outage):
+    """Each by its latest; one that fails after so long fails since then."""
+    assert outage.failing(21.0) == {"a", "b"}
+    assert outage.failing(21.5) == {"a"}
+    assert outage.failing(22.5) == set()
+    outage.failed("a", 30.0)
+    assert not outage.is_total(["a"], 30.0, before=30.0)
+    outage.failed("a", 39.0)
+    assert outage.is_total(["a"], 39.0, before=30.5)
+
+
+def test_just_now_is_a_fifth_of_a_second(outage):
+    """By the latest failure of any."""
+    assert outage.was_just_total(["a", "b"], 12.1)
+    assert not outage.was_just_total(["a", "b"], 12.3)
+    assert not outage.was_just_total(["a", "b", "c"], 12.1)
+    assert not Outage().was_just_total(["a"], 12.1)
