@@ -5,7 +5,7 @@ was answered since each of them failed, all are down, or what they share is. A f
 call would knock many times as often as while all is well.
 """
 
-from typing import Dict, FrozenSet, Iterable, Tuple
+from typing import Dict, FrozenSet, Sequence, Tuple
 
 #: Seconds after which a failure says nothing of now any more.
 _RECENT_S = 10.0
@@ -43,11 +43,12 @@ class Outage:
             return _NOBODY
         return frozenset(name for name, (_, last) in self._failing.items() if now - last <= _RECENT_S)
 
-    def is_total(self, names: Iterable[str], now: float, *, before: float) -> bool:
+    def is_total(self, names: Sequence[str], now: float, *, before: float) -> bool:
         """Tell whether all of these fail, and some did before that moment."""
         return self.failing(now).issuperset(names) and any(self._failing[name][0] < before for name in names)
 
-    def was_just_total(self, names: Iterable[str], now: float) -> bool:
+    def was_just_total(self, names: Sequence[str], now: float) -> bool:
         """Tell whether all of these fail, as was seen a moment ago."""
-        last = max((last for _, last in self._failing.values()), default=0.0)
-        return now - last <= _JUST_NOW_S and self.failing(now).issuperset(names)
+        if not names or not self.failing(now).issuperset(names):
+            return False
+        return now - max(last for _, last in self._failing.values()) <= _JUST_NOW_S

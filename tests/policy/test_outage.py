@@ -25,6 +25,7 @@ def test_it_is_total_where_all_have_failed_and_one_of_them_before(outage):
 def test_of_nobody_nothing_is_said(outage):
     """Where nobody could be asked anyway."""
     assert not outage.is_total([], 12.0, before=99.0)
+    assert not outage.was_just_total([], 12.0)
 
 
 def test_one_answer_ends_it(outage):
