@@ -10,7 +10,7 @@ The rules, in the order in which they are asked:
 4. The next lower priority is asked at once.
 5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
 6. What another call has just found out is not found out again: nobody is asked for want of another who has failed while
-   nobody was answered. Where all have, a call that begins then makes one attempt, and a pause is followed by another.
+   nobody was answered. Where all have, and somebody has just asked in vain, a pause is followed by another.
 7. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
    that time it does not end for want of retries either.
 
@@ -75,9 +75,6 @@ class Pool(Protocol):
     def failing(self, now: float) -> AbstractSet[str]:
         """Name those who have failed a moment ago, while nobody answered."""
 
-    def is_out(self, now: float, model: Optional[str], began: float) -> bool:
-        """Tell whether everybody fails, and some did before this call began."""
-
     def was_just_out(self, now: float, model: Optional[str]) -> bool:
         """Tell whether another call has just found out that everybody fails."""
 
@@ -111,7 +108,6 @@ class Course:
 
     __slots__ = (
         "_affinity",
-        "_began",
         "_chance",
         "_deadline",
         "_excluded",
@@ -157,7 +153,6 @@ class Course:
         self._first_token_s = first_token_s
         self._chance = chance
         self._repeatable = repeatable
-        self._began = 0.0
         self._gambled = False  # sent once more although it may have been processed
         self._round = 0
         self._excluded: AbstractSet[str] = _NONE  # have had their try in this round
@@ -172,7 +167,6 @@ class Course:
 
     def begin(self, now: float) -> Step:
         """Take the first step."""
-        self._began = now
         wait_until = min(now + self._queue_s, self._deadline) if self._queue_s > 0 else None
         attempt = self._pool.begin(now, self._model, self._affinity, wait_until=wait_until)
         if attempt is not None:
@@ -364,8 +358,6 @@ class Course:
 
     def _spend(self, now: float, *, elsewhere: bool) -> bool:
         """Take one attempt from the policy and, unless the last was never sent, one from the shared budget."""
-        if self._pool.is_out(now, self._model, self._began):
-            return False
         left = self._retry.spent(self._failed, elsewhere=elsewhere)
         if left is None:
             return False

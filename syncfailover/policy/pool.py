@@ -6,7 +6,7 @@ to deliver. Who is there and may be asked is the roster's to say, in `roster.py`
 """
 
 from functools import partial
-from typing import AbstractSet, Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, Iterable, Optional, Tuple
 
 from ..endpoint import Endpoint
 from ..validation import reject
@@ -231,18 +231,12 @@ class EndpointPool:
         """Name those who have failed a moment ago, while nobody answered."""
         return self.knowledge.outage.failing(now)
 
-    def is_out(self, now: float, model: Optional[str], began: float) -> bool:
-        """Tell whether all who could be asked for a model fail, and some did before a call that began then."""
-        return self.knowledge.outage.is_total(self._askable(now, model), now, before=began)
-
     def was_just_out(self, now: float, model: Optional[str]) -> bool:
         """Tell whether somebody has just found out that all who could be asked for a model fail."""
-        return self.knowledge.outage.was_just_total(self._askable(now, model), now)
-
-    def _askable(self, now: float, model: Optional[str]) -> List[str]:
         roster = self.roster
         serving = [node for node in roster.by_priority if roster.may_serve(node, model)]
-        return [node.name for node in serving if roster.may_be_asked(node, now, model)]
+        askable = [node.name for node in serving if roster.may_be_asked(node, now, model)]
+        return self.knowledge.outage.was_just_total(askable, now)
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share, if there is one."""

@@ -208,11 +208,6 @@ class LockedPool:
         with self._lock:
             return self._pool.failing(now)
 
-    def is_out(self, now: float, model: Optional[str], began: float) -> bool:
-        """Tell whether everybody fails, and some did before a call that began then."""
-        with self._lock:
-            return self._pool.is_out(now, model, began)
-
     def was_just_out(self, now: float, model: Optional[str]) -> bool:
         """Tell whether somebody has just found out that everybody fails."""
         with self._lock:

@@ -404,10 +404,10 @@ def test_the_call_that_finds_it_out_asks_everybody_once_and_then_one_in_each_rou
     assert Walk(bench("a", "b", "c", failure_threshold=99)).go("UNREACHABLE") in ("abc.a.b.c", "abc.c.b.a")
 
 
-def test_a_later_call_makes_one_attempt(out):
-    """A door after the other would stay shut: it ends where it began."""
+def test_a_later_call_makes_one_attempt_in_each_round(out):
+    """A door after the other would stay shut; but after a pause it may be open."""
     for _ in range(5):
-        assert len(Walk(out).go("OVERLOADED")) == 1
+        assert len(Walk(out).go("OVERLOADED").replace(".", "")) == 4
 
 
 def test_a_call_that_was_under_way_has_its_rounds(bench):

@@ -1,4 +1,4 @@
-"""Since when everybody fails."""
+"""Who fails while nobody is answered."""
 
 import pytest
 
@@ -14,17 +14,8 @@ def outage():
     return made
 
 
-def test_it_is_total_where_all_have_failed_and_one_of_them_before(outage):
-    """The first failure of the first decides, and those who are not asked for do not count."""
-    assert outage.is_total(["a", "b"], 12.0, before=10.5)
-    assert not outage.is_total(["a", "b"], 12.0, before=10.0)
-    assert not outage.is_total(["b"], 12.0, before=10.5)
-    assert not outage.is_total(["a", "b", "c"], 12.0, before=10.5)
-
-
 def test_of_nobody_nothing_is_said(outage):
     """Where nobody could be asked anyway."""
-    assert not outage.is_total([], 12.0, before=99.0)
     assert not outage.was_just_total([], 12.0)
 
 
@@ -32,7 +23,7 @@ def test_one_answer_ends_it(outage):
     """From whomever."""
     outage.answered()
     assert outage.failing(12.0) == set()
-    assert not outage.is_total(["a", "b"], 12.0, before=99.0)
+    assert not outage.was_just_total(["a", "b"], 12.0)
 
 
 def test_a_probe_clears_its_own_endpoint(outage):
@@ -43,14 +34,10 @@ def test_a_probe_clears_its_own_endpoint(outage):
 
 
 def test_a_failure_is_old_after_ten_seconds(outage):
-    """Each by its latest; one that fails after so long fails since then."""
+    """Each by its latest."""
     assert outage.failing(21.0) == {"a", "b"}
     assert outage.failing(21.5) == {"a"}
     assert outage.failing(22.5) == set()
-    outage.failed("a", 30.0)
-    assert not outage.is_total(["a"], 30.0, before=30.0)
-    outage.failed("a", 39.0)
-    assert outage.is_total(["a"], 39.0, before=30.5)
 
 
 def test_just_now_is_a_fifth_of_a_second(outage):
