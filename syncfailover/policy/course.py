@@ -9,8 +9,8 @@ The rules, in the order in which they are asked:
    exit is dearer than half a second.
 4. The next lower priority is asked at once.
 5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
-6. What another call has just found out is not found out again: nobody is asked for want of another who has failed while
-   nobody was answered. Where all have, and somebody has just asked in vain, a pause is followed by another.
+6. What another call has just found out is not found out again (`outage.py`): while attempt after attempt fails, nobody
+   who did is asked for want of another. Where all did, and somebody has just asked in vain, a pause follows a pause.
 7. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
    that time it does not end for want of retries either.
 

@@ -7,11 +7,21 @@ from syncfailover.policy.outage import Outage
 
 @pytest.fixture
 def outage():
-    """Two of whom one has failed at 10 and at 12, the other at 11."""
+    """Five failures in a row: the last of one at 12, of the other at 11."""
     made = Outage()
-    for name, now in (("a", 10.0), ("b", 11.0), ("a", 12.0)):
+    for name, now in (("a", 8.0), ("a", 9.0), ("a", 10.0), ("b", 11.0), ("a", 12.0)):
         made.failed(name, now)
     return made
+
+
+def test_four_in_a_row_are_chance():
+    """It takes a fifth one, wherever it goes."""
+    made = Outage()
+    for _ in range(4):
+        made.failed("a", 10.0)
+    assert made.failing(10.0) == set()
+    made.failed("b", 10.0)
+    assert made.failing(10.0) == {"a", "b"}
 
 
 def test_of_nobody_nothing_is_said(outage):
