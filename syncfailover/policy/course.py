@@ -75,8 +75,8 @@ class Pool(Protocol):
     def failing(self, now: float) -> AbstractSet[str]:
         """Name those who have failed a moment ago, while nobody answered."""
 
-    def was_just_out(self, now: float, model: Optional[str]) -> bool:
-        """Tell whether another call has just found out that everybody fails."""
+    def was_just_out(self, now: float, model: Optional[str], since: float) -> bool:
+        """Tell whether another call has just found out, and after `since`, that everybody fails."""
 
     def withdraw_retry(self, now: float) -> bool:
         """Take a retry from the shared budget."""
@@ -114,6 +114,7 @@ class Course:
         "_failed",
         "_first_token_s",
         "_gambled",
+        "_looked_at",
         "_model",
         "_never",
         "_pool",
@@ -153,6 +154,7 @@ class Course:
         self._first_token_s = first_token_s
         self._chance = chance
         self._repeatable = repeatable
+        self._looked_at = 0.0  # when it last knew for itself how things are
         self._gambled = False  # sent once more although it may have been processed
         self._round = 0
         self._excluded: AbstractSet[str] = _NONE  # have had their try in this round
@@ -205,6 +207,7 @@ class Course:
 
     def after(self, attempt: Attempt, outcome: Outcome, now: float) -> Step:
         """Take the step that follows from a result."""
+        self._looked_at = now
         rule = self._rule(outcome)
         end = self._end(rule, now)
         if end is not None:
@@ -230,7 +233,8 @@ class Course:
         """Take the step that follows a pause."""
         if now >= self._deadline:
             return OUT_OF_TIME
-        if self._pool.was_just_out(now, self._model):
+        if self._pool.was_just_out(now, self._model, self._looked_at):
+            self._looked_at = now
             return self._another_round(now)
         name, self._waiting_for = self._waiting_for, None
         if name is not None:

@@ -48,8 +48,8 @@ class Outage:
             return _NOBODY
         return frozenset(name for name, at in self._failed_at.items() if now - at <= _RECENT_S)
 
-    def was_just_total(self, names: Sequence[str], now: float) -> bool:
-        """Tell whether all of these fail, as was seen a moment ago."""
+    def was_just_total(self, names: Sequence[str], now: float, since: float) -> bool:
+        """Tell whether all of these fail, as was seen a moment ago and after `since`."""
         if not names or not self.failing(now).issuperset(names):
             return False
-        return now - max(self._failed_at.values()) <= _JUST_NOW_S
+        return max(self._failed_at.values()) > max(since, now - _JUST_NOW_S)

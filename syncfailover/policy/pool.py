@@ -231,12 +231,12 @@ class EndpointPool:
         """Name those who have failed a moment ago, while nobody answered."""
         return self.knowledge.outage.failing(now)
 
-    def was_just_out(self, now: float, model: Optional[str]) -> bool:
-        """Tell whether somebody has just found out that all who could be asked for a model fail."""
+    def was_just_out(self, now: float, model: Optional[str], since: float) -> bool:
+        """Tell whether somebody has just found out, and after `since`, that all who could be asked for a model fail."""
         roster = self.roster
         serving = [node for node in roster.by_priority if roster.may_serve(node, model)]
         askable = [node.name for node in serving if roster.may_be_asked(node, now, model)]
-        return self.knowledge.outage.was_just_total(askable, now)
+        return self.knowledge.outage.was_just_total(askable, now, since)
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share, if there is one."""

@@ -208,10 +208,10 @@ class LockedPool:
         with self._lock:
             return self._pool.failing(now)
 
-    def was_just_out(self, now: float, model: Optional[str]) -> bool:
-        """Tell whether somebody has just found out that everybody fails."""
+    def was_just_out(self, now: float, model: Optional[str], since: float) -> bool:
+        """Tell whether somebody has just found out, and after `since`, that everybody fails."""
         with self._lock:
-            return self._pool.was_just_out(now, model)
+            return self._pool.was_just_out(now, model, since)
 
     def withdraw_retry(self, now: float) -> bool:
         """Take one retry from the budget that all calls share."""

@@ -431,6 +431,12 @@ def test_who_waits_takes_anothers_word_that_nothing_has_changed(out):
     assert isinstance(walk.step, Attempt)
 
 
+def test_its_own_failures_are_no_news(bench):
+    """Where a caller wants no backoff, each retry is an attempt."""
+    retry = FailoverRetry(9, backoff_base_s=0.0)
+    assert Walk(bench("a", failure_threshold=99), retry).go("OVERLOADED") == "a" + 9 * ".a"
+
+
 def test_one_answer_ends_it_for_all(out):
     """Whoever it is that answers, and whichever call."""
     Walk(out).then("OK")

@@ -26,14 +26,14 @@ def test_four_in_a_row_are_chance():
 
 def test_of_nobody_nothing_is_said(outage):
     """Where nobody could be asked anyway."""
-    assert not outage.was_just_total([], 12.0)
+    assert not outage.was_just_total([], 12.0, 0.0)
 
 
 def test_one_answer_ends_it(outage):
     """From whomever."""
     outage.answered()
     assert outage.failing(12.0) == set()
-    assert not outage.was_just_total(["a", "b"], 12.0)
+    assert not outage.was_just_total(["a", "b"], 12.0, 0.0)
 
 
 def test_a_probe_clears_its_own_endpoint(outage):
@@ -51,8 +51,9 @@ def test_a_failure_is_old_after_ten_seconds(outage):
 
 
 def test_just_now_is_a_fifth_of_a_second(outage):
-    """By the latest failure of any."""
-    assert outage.was_just_total(["a", "b"], 12.1)
-    assert not outage.was_just_total(["a", "b"], 12.3)
-    assert not outage.was_just_total(["a", "b", "c"], 12.1)
-    assert not Outage().was_just_total(["a"], 12.1)
+    """By the latest failure of any, and what one has seen oneself is no news."""
+    assert outage.was_just_total(["a", "b"], 12.1, 11.9)
+    assert not outage.was_just_total(["a", "b"], 12.3, 11.9)
+    assert not outage.was_just_total(["a", "b"], 12.1, 12.0)
+    assert not outage.was_just_total(["a", "b", "c"], 12.1, 11.9)
+    assert not Outage().was_just_total(["a"], 12.1, 0.0)
