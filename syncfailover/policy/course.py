@@ -10,7 +10,8 @@ The rules, in the order in which they are asked:
 4. The next lower priority is asked at once.
 5. With nobody new left, those who may be asked again are, after a backoff or the time they asked for.
 6. What another call has just found out is not found out again (`outage.py`): while attempt after attempt fails, nobody
-   who did is asked for want of another. Where all did, and somebody has just asked in vain, a pause follows a pause.
+   who did is asked for want of another. Where all did, and somebody has just asked in vain, a pause follows a pause. A
+   call that may wait in line asks all the same, for a line forms when breakers have opened.
 7. With nobody up, a call that may wait does so in line, for all its waits together at most its queue time. Within
    that time it does not end for want of retries either.
 
@@ -233,7 +234,7 @@ class Course:
         """Take the step that follows a pause."""
         if now >= self._deadline:
             return OUT_OF_TIME
-        if self._pool.was_just_out(now, self._model, self._looked_at):
+        if self._queue_s <= 0 and self._pool.was_just_out(now, self._model, self._looked_at):
             self._looked_at = now
             return self._another_round(now)
         name, self._waiting_for = self._waiting_for, None
@@ -320,7 +321,8 @@ class Course:
 
     def _elsewhere(self, now: float, within: Optional[int] = None) -> Optional[Step]:
         """Go to somebody new at once, of whom it is not known that they fail; None where there is nobody."""
-        attempt = self._pool.choose(now, self._model, self._excluded | self._pool.failing(now), within)
+        failing = self._pool.failing(now) if self._queue_s <= 0 else _NONE
+        attempt = self._pool.choose(now, self._model, self._excluded | failing, within)
         if attempt is None:
             return None
         if not self._spend(now, elsewhere=True):

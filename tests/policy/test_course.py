@@ -13,16 +13,15 @@ from syncfailover.policy.steps import ANSWERED, EXHAUSTED, OUT_OF_TIME, UNAVAILA
 class Walk:
     """A course over a bench, told in short words."""
 
-    def __init__(self, bench, retry=3, *, total_s=30.0, read_s=None, repeatable=True, model=None):
+    def __init__(self, bench, retry=3, *, total_s=30.0, model=None, **options):
         self.bench, self.clock, self.ledger = bench, bench.clock, []
         self.course = Course(
             bench.pool,
             FailoverRetry.from_value(retry),
             model,
             bench.clock() + total_s,
-            read_s=read_s,
             chance=lambda: 0.0,
-            repeatable=repeatable,
+            **{"read_s": None, **options},
         )
         self.step = self.course.begin(bench.clock())
 
@@ -435,6 +434,14 @@ def test_its_own_failures_are_no_news(bench):
     """Where a caller wants no backoff, each retry is an attempt."""
     retry = FailoverRetry(9, backoff_base_s=0.0)
     assert Walk(bench("a", failure_threshold=99), retry).go("OVERLOADED") == "a" + 9 * ".a"
+
+
+def test_a_call_that_may_wait_in_line_asks_all_the_same(out):
+    """The line forms when breakers have opened, which takes failures."""
+    walk = Walk(out, queue_s=30.0)
+    for _ in range(4):
+        walk.then("UNREACHABLE")
+    assert isinstance(walk.step, Attempt)
 
 
 def test_one_answer_ends_it_for_all(out):
