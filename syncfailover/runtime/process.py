@@ -171,7 +171,8 @@ def _before_end(_event: str = "", **_reason: Any) -> None:
             thing.end_threads()
     for thread in threading.enumerate():
         if thread.name.startswith("syncfailover-") and thread is not threading.current_thread():
-            thread.join(max(0.0, until - monotonic()))
+            with suppress(RuntimeError):  # it has yet to begin
+                thread.join(max(0.0, until - monotonic()))
 
 
 # mod_wsgi puts itself into each of its interpreters; the package of that name elsewhere has no such function.

@@ -242,6 +242,7 @@ def test_an_unpickled_client_ends_its_threads(from_variable: FailoverClient) -> 
         else:
             del twin
         for thread in started:
+            thread._started.wait(5.0)  # it is listed before it begins
             thread.join(5.0)
         assert not any(thread.is_alive() for thread in started)
 
