@@ -204,6 +204,7 @@ def test_a_thousand_pickles_leave_nothing_behind(from_variable: FailoverClient) 
     left = set(threading.enumerate()) - before
     for thread in left:
         if "syncfailover" in thread.name:
+            thread._started.wait(10.0)  # it is listed before it begins
             thread.join(10.0)
             assert not thread.is_alive()
     assert (
