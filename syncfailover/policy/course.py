@@ -24,7 +24,7 @@ from typing import AbstractSet, Any, Callable, Optional, Protocol
 from .line import Ticket
 from .node import Attempt
 from .outcome import ANYWHERE, LARGER_WINDOW, NOWHERE, ONE_OTHER, REJECTED, Outcome, Rule
-from .received import NEVER_SENT
+from .received import LATE, NEVER_SENT, SILENT
 from .retry import FailoverRetry
 from .steps import (
     ANSWERED,
@@ -42,6 +42,8 @@ from .steps import (
 #: Seconds; an attempt that begins at the last moment is given so long.
 _LEAST_S = 0.001
 _NONE: AbstractSet[str] = frozenset()
+#: What comes of an attempt that had no end of its own: so few are made in a second that they are no storm.
+_TOOK_ITS_TIME = frozenset((SILENT, LATE))
 
 
 class Pool(Protocol):
@@ -321,8 +323,7 @@ class Course:
 
     def _elsewhere(self, now: float, within: Optional[int] = None) -> Optional[Step]:
         """Go to somebody new at once, of whom it is not known that they fail; None where there is nobody."""
-        failing = self._pool.failing(now) if self._queue_s <= 0 else _NONE
-        attempt = self._pool.choose(now, self._model, self._excluded | failing, within)
+        attempt = self._pool.choose(now, self._model, self._excluded | self._known_failing(now), within)
         if attempt is None:
             return None
         if not self._spend(now, elsewhere=True):
@@ -330,6 +331,12 @@ class Course:
             return self._patiently(now) or EXHAUSTED
         self._gambled = self._gambled or self._failed.goes == ONE_OTHER
         return self._moving(attempt)
+
+    def _known_failing(self, now: float) -> AbstractSet[str]:
+        """Name those whom others have found failing, for rule 6; nobody after a silence, which left no time for a round."""
+        if self._queue_s > 0 or self._failed.name in _TOOK_ITS_TIME:
+            return _NONE
+        return self._pool.failing(now)
 
     def _moving(self, attempt: Optional[Attempt]) -> Optional[Attempt]:
         """Have the conversation move to whoever answers."""

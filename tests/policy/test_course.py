@@ -444,6 +444,11 @@ def test_a_call_that_may_wait_in_line_asks_all_the_same(out):
     assert isinstance(walk.step, Attempt)
 
 
+def test_after_a_silence_another_one_is_asked_all_the_same(out):
+    """Half of the time is gone, and what is left is better spent on an attempt than on a pause."""
+    assert isinstance(Walk(out).then("TIMED_OUT").step, Attempt)
+
+
 def test_one_answer_ends_it_for_all(out):
     """Whoever it is that answers, and whichever call."""
     Walk(out).then("OK")
