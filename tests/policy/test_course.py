@@ -444,9 +444,10 @@ def test_a_call_that_may_wait_in_line_asks_all_the_same(out):
     assert isinstance(walk.step, Attempt)
 
 
-def test_after_a_silence_another_one_is_asked_all_the_same(out):
+@pytest.mark.parametrize("rule_name", ["TIMED_OUT", "TOO_LATE"])
+def test_after_a_silence_another_one_is_asked_all_the_same(out, rule_name):
     """Half of the time is gone, and what is left is better spent on an attempt than on a pause."""
-    assert isinstance(Walk(out).then("TIMED_OUT").step, Attempt)
+    assert isinstance(Walk(out).then(rule_name).step, Attempt)
 
 
 def test_one_answer_ends_it_for_all(out):
